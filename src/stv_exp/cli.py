@@ -1,0 +1,99 @@
+"""The command line. Hydra lives here: it composes `conf/` and the overrides into a `Config` and starts the job."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from stv_exp.complaint import complaint
+from stv_exp.config import Config, check
+
+log = logging.getLogger(__name__)
+_studies: list[tuple[str, str]] = []
+
+
+def main() -> int:
+    """Entry point: the exit code; bad input ends in one sentence instead of a traceback."""
+    # With it Hydra raises instead of printing and exiting, so that every error passes through `complaint`.
+    wanted = os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    code = 0
+    try:
+        _job()
+    except Exception as error:
+        sentence = complaint(error)
+        if sentence is None or wanted == "debug":
+            raise
+        print(f"Error: {sentence}", file=sys.stderr)
+        code = 1
+    finally:
+        _report_studies()
+    return code
+
+
+def config_folder() -> str:
+    """`conf/` beside `src/` in a checkout, inside the package in a wheel."""
+    package = Path(__file__).parent
+    return str(next(f for f in (package / "conf", package.parents[1] / "conf") if f.is_dir()))
+
+
+def to_config(cfg: DictConfig) -> Config:
+    """The checked dataclasses of a composed config."""
+    plain = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))  # type: ignore[assignment]
+    check(config)
+    return config
+
+
+class SweepReport(Callback):
+    """Notes that a sweep starts; its table is printed when the process ends, also when some jobs failed."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        study = (str(config.outputs), str(config.study))
+        for entry in Path(study[0], "sweeps", study[1]).glob("*.run"):
+            entry.unlink()
+        _studies.append(study)
+
+
+def _signature(*, _root_: DictConfig) -> str:
+    """Resolver for Hydra's folders: a single run and a sweep's job with the same settings share one."""
+    from stv_exp.identity import signatures
+
+    return signatures(to_config(_root_)).run
+
+
+OmegaConf.register_new_resolver("signature", _signature, replace=True)
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+@hydra.main(version_base="1.3", config_path=config_folder(), config_name="config")
+def _job(cfg: DictConfig) -> float | None:
+    config = to_config(cfg)
+    from stv_exp import jobs
+
+    _join_study(config)
+    return jobs.start(config, list(HydraConfig.get().overrides.task))
+
+
+def _join_study(config: Config) -> None:
+    from stv_exp.identity import signatures
+
+    folder = Path(config.outputs, "sweeps", config.study)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{signatures(config).run}.run").touch()
+
+
+def _report_studies() -> None:
+    while _studies:
+        outputs, study = _studies.pop()
+        from stv_exp.report.comparison import report
+
+        report(Path(outputs), study)

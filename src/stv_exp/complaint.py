@@ -1,0 +1,66 @@
+"""Turns an exception that bad input caused into one sentence: what, where, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from stv_exp.config import Config
+from stv_exp.errors import StvError
+
+
+def complaint(error: BaseException) -> str | None:
+    """The sentence for `error`, or None where it is a defect of ours that deserves its traceback."""
+    chain = list(_causes(error))
+    for kind, sentence in (
+        (StvError, str),
+        (MissingConfigException, _missing_choice),
+        (MissingMandatoryValue, _missing_value),
+        ((ConfigKeyError, ConfigAttributeError), _unknown_key),
+        ((OmegaConfBaseException, HydraException), _first_line),
+    ):
+        for found in chain:
+            if isinstance(found, kind):  # type: ignore[arg-type]
+                return sentence(found)  # type: ignore[operator, no-any-return]
+    return None
+
+
+def keys(config: object = Config, prefix: str = "") -> list[str]:
+    """Every dotted key that the schema knows."""
+    found: list[str] = []
+    for f in fields(config):  # type: ignore[arg-type]
+        default = f.default_factory() if callable(f.default_factory) else f.default
+        found += keys(default, f"{prefix}{f.name}.") if is_dataclass(default) else [prefix + f.name]
+    return found
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _missing_choice(error: MissingConfigException) -> str:
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    choices = ", ".join(error.options or [])
+    return f"{group}={name} is unknown; choose one of {choices}." if choices else _first_line(error)
+
+
+def _missing_value(error: MissingMandatoryValue) -> str:
+    return f"{error.full_key or 'A setting'} has no value; set it on the command line or in an experiment."
+
+
+def _unknown_key(error: OmegaConfBaseException) -> str:
+    key = str(error.full_key or error.key)
+    close = difflib.get_close_matches(key, keys(), n=1)
+    return f"{key} is not a setting" + (f"; did you mean {close[0]}?" if close else "; see conf/ for those there are.")
+
+
+def _first_line(error: BaseException) -> str:
+    key = getattr(error, "full_key", None)
+    line = str(error).strip().split("\n")[0].rstrip(".")
+    return f"{key}: {line}." if key else f"{line}."

@@ -1,0 +1,207 @@
+"""The schema of every setting. YAML in `conf/` holds values; code below `cli` sees these dataclasses.
+
+Field names are the command line's: `policy.steps=100` sets `Config.policy.steps`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from stv_exp.errors import StvError
+
+
+@dataclass
+class ModelConfig:
+    """A Hugging Face model. `name` is a hub id, a folder, or one of `testbed` and `tiny`, which need no download."""
+
+    name: str = MISSING
+    dtype: str = "float32"
+    attention: str = "sdpa"
+
+
+@dataclass
+class TemplateConfig:
+    """How a prompt is written; `<image>` stands for an example's image, the answer follows `query` directly."""
+
+    prefix: str = ""
+    demonstration: str = "<image>{question} {answer}\n"
+    query: str = "<image>{question}"
+    answer: str = " {answer}"
+
+
+@dataclass
+class DatasetConfig:
+    """A benchmark. `loader` is a module with `load(DatasetConfig) -> Task`; what is not in the YAML is not used by it."""
+
+    name: str = MISSING
+    loader: str = MISSING
+    task: str = MISSING
+    support: int = 200
+    eval: int = 100
+    family: str = "plain"
+    explicit_question: bool = False
+    label_noise: float = 0.0
+    max_new_tokens: int = 20
+    template: TemplateConfig = field(default_factory=TemplateConfig)
+
+
+@dataclass
+class MethodConfig:
+    """Three choices: `where` to insert, `what` the candidates are, `how` one candidate a location is chosen."""
+
+    name: str = MISSING
+    where: str = "none"
+    what: str = "none"
+    how: str = "none"
+    shots: int = 0
+    k: int = 0
+    m: int = 1
+    sensitivity: str = "l2"
+
+
+@dataclass
+class ScanConfig:
+    """T query-context `pairs` of `shots` demonstrations each (T=100, s=4 in the paper)."""
+
+    pairs: int = 100
+    shots: int = 4
+
+
+@dataclass
+class BankConfig:
+    """`identity` adds the candidate "leave this head alone" to every location."""
+
+    identity: bool = False
+
+
+@dataclass
+class PolicyConfig:
+    """REINFORCE. A budget of `steps * queries * samples` candidate evaluations, whatever the method."""
+
+    steps: int = 600
+    queries: int = 1
+    samples: int = 32
+    lr: float = 0.1
+    reward: str = "all"
+    cache_bytes: int = 2_000_000_000
+    selection_draws: int = 10
+    selection_items: int = 50
+
+
+@dataclass
+class InsertionConfig:
+    """`when` is every_step or prompt; `mode` is replace or add."""
+
+    when: str = "every_step"
+    mode: str = "replace"
+
+
+@dataclass
+class TrainerConfig:
+    """How stages run; none of it changes a result, so none of it is part of a run's identity."""
+
+    accelerator: str = "cpu"
+    batch_size: int = 32
+    progress_bar: bool = False
+    threads: int = 0
+
+
+@dataclass
+class TrackerConfig:
+    """`name` is wandb, tensorboard, csv or none; `mode` is W&B's offline or online."""
+
+    name: str = "wandb"
+    mode: str = "offline"
+    project: str = "stv_exp"
+    images: int = 16
+
+
+@dataclass
+class PretrainConfig:
+    """The recipe of the testbed's weights."""
+
+    folder: str = "outputs/testbed"
+    layers: int = 4
+    hidden: int = 128
+    images: int = 40_000
+    perception_steps: int = 1_000
+    steps: int = 4_500
+    sequences: int = 32
+    examples: int = 9
+    distinct_images: int = 96
+    explicit: float = 0.2
+    noisy_sequences: float = 0.25
+    max_noise: float = 0.3
+    perception_lr: float = 1.5e-3
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    checkpoint_every: int = 250
+
+
+@dataclass
+class Config:
+    """Everything a job needs. `job` is `run` (a method on a task) or `pretrain` (the testbed)."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    scan: ScanConfig = field(default_factory=ScanConfig)
+    bank: BankConfig = field(default_factory=BankConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    insertion: InsertionConfig = field(default_factory=InsertionConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    job: str = "run"
+    seed: int = 0
+    outputs: str = "outputs"
+    study: str = "runs"
+
+
+_CHOICES = {
+    "job": ("run", "pretrain"),
+    "method.where": ("none", "sensitivity", "random", "all", "learned"),
+    "method.what": ("none", "mean", "clusters"),
+    "method.how": ("none", "random", "reinforce"),
+    "method.sensitivity": ("l2", "mean_delta", "snr", "cosine"),
+    "model.dtype": ("float32", "bfloat16", "float16"),
+    "policy.reward": ("all", "first"),
+    "insertion.when": ("every_step", "prompt"),
+    "insertion.mode": ("replace", "add"),
+    "tracker.name": ("wandb", "tensorboard", "csv", "none"),
+    "tracker.mode": ("offline", "online"),
+}
+_AT_LEAST_ONE = (
+    "dataset.support",
+    "dataset.eval",
+    "dataset.max_new_tokens",
+    "scan.pairs",
+    "scan.shots",
+    "method.m",
+    "policy.steps",
+    "policy.queries",
+    "trainer.batch_size",
+)
+
+
+def check(config: Config) -> None:
+    """Refuse values no code path accepts, before anything is loaded; raises `StvError` with the choices."""
+    for key, allowed in _CHOICES.items():
+        if (value := _get(config, key)) not in allowed:
+            raise StvError(f"{key}={value} is unknown; choose one of {', '.join(allowed)}.")
+    for key in _AT_LEAST_ONE:
+        if (value := _get(config, key)) < 1:
+            raise StvError(f"{key}={value} leaves nothing to work on; it must be at least 1.")
+    if config.policy.samples < 2:
+        raise StvError(f"policy.samples={config.policy.samples} has no advantage to standardise; it must be at least 2.")
+    if not 0 <= config.dataset.label_noise <= 1:
+        raise StvError(f"dataset.label_noise={config.dataset.label_noise} is no share; it must lie in 0-1.")
+
+
+def _get(config: Config, key: str) -> object:
+    value: object = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value

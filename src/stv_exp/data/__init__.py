@@ -1,0 +1,1 @@
+"""Tasks, prompts and demonstration choice; one file per benchmark."""

@@ -1,0 +1,56 @@
+"""`dataset=shapes`: the testbed's drawn images, one label task at a time (see `languages`)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from stv_exp.config import DatasetConfig
+from stv_exp.data.drawing import FAMILIES, Attributes, draw
+from stv_exp.data.languages import GENERIC_QUESTION, LabelTask, shape_tasks
+from stv_exp.data.task import Example, Task
+from stv_exp.errors import StvError
+
+# One random stream per split and family: no image is ever drawn in two of them.
+_STREAMS = {"train": 0, "support": 1, "eval": 2}
+
+
+def load(config: DatasetConfig) -> Task:
+    """The task `config.task` over `config.support` and `config.eval` freshly drawn images."""
+    task = choose(shape_tasks(), config.task)
+    if config.family not in FAMILIES:
+        raise StvError(f"dataset.family={config.family!r} is unknown; choose one of {', '.join(FAMILIES)}.")
+    support = _examples(task, "support", config.support, config)
+    evaluation = _examples(task, "eval", config.eval, config)
+    return Task(f"{config.name}/{task.name}", support, evaluation, tuple(sorted(set(task.words))))
+
+
+def choose(tasks: dict[str, LabelTask], name: str) -> LabelTask:
+    """One of `tasks` by name; raises `StvError` that lists them."""
+    if name not in tasks:
+        raise StvError(f"dataset.task={name!r} is unknown; choose one of {', '.join(tasks)}.")
+    return tasks[name]
+
+
+def drawn(split: str, n: int, family: str = "plain") -> tuple[Attributes, np.ndarray]:
+    """Attributes and images `[N, 32, 32, 3]` of a split; a split's first images do not depend on `n`."""
+    attributes, images = [], []
+    for start in range(0, n, 500):
+        rng = np.random.default_rng((_STREAMS[split], FAMILIES.index(family), start))
+        chunk = Attributes.sample(500, rng)
+        attributes.append(chunk.values)
+        images.append(draw(chunk, rng, family))
+    empty = (np.zeros((0, 5), dtype=np.int64), np.zeros((0, 32, 32, 3), dtype=np.uint8))
+    values, pixels = (np.concatenate(p)[:n] for p in (attributes, images)) if n > 0 else empty
+    return Attributes(values), pixels
+
+
+def _examples(task: LabelTask, split: str, n: int, config: DatasetConfig) -> tuple[Example, ...]:
+    attributes, images = drawn(split, n, config.family)
+    question = task.explicit_question if config.explicit_question else GENERIC_QUESTION
+    return tuple(
+        Example(f"{split}-{i}", (partial(Image.fromarray, image),), question, (task.words[value],))
+        for i, (image, value) in enumerate(zip(images, attributes.of(task.attribute), strict=True))
+    )

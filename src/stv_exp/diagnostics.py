@@ -1,0 +1,40 @@
+"""What a run says about itself in plain sentences, where one of the known failures shows."""
+
+from __future__ import annotations
+
+from statistics import fmean, stdev
+
+from stv_exp.config import Config
+from stv_exp.stages.policy import Chosen
+
+
+def diagnose(chosen: Chosen | None, config: Config) -> list[str]:
+    """The sentences that apply to one run."""
+    if chosen is None:
+        return []
+    return [s for s in (_no_insertion(chosen), _no_better_than_random(chosen), _left_alone(chosen, config)) if s]
+
+
+def _no_insertion(chosen: Chosen) -> str | None:
+    if len(chosen.locations):
+        return None
+    return "The chosen vector equals no insertion: the search left every head alone."
+
+
+def _no_better_than_random(chosen: Chosen) -> str | None:
+    """Paired over the last quarter of steps: both draws answered the same queries."""
+    reward, random = (chosen.history.get(name, []) for name in ("reward", "reward_random"))
+    gains = [a - b for a, b in zip(reward, random, strict=True)][-max(2, len(reward) // 4) :]
+    if len(gains) < 2 or fmean(gains) > 2 * stdev(gains) / len(gains) ** 0.5:
+        return None
+    return (
+        f"The policy's reward is no better than that of random candidates (by {fmean(gains):+.3f} in the last "
+        f"{len(gains)} steps): the reward is too sparse, the steps are too few, or one candidate was already enough."
+    )
+
+
+def _left_alone(chosen: Chosen, config: Config) -> str | None:
+    if not config.bank.identity or not len(chosen.locations):
+        return None
+    alone = int((~chosen.active.bool()).sum())
+    return f"The policy left {alone} of {len(chosen.active)} locations alone."

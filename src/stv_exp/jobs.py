@@ -1,0 +1,30 @@
+"""What a process can be asked to do, by `job=...`."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from stv_exp.config import Config
+
+log = logging.getLogger(__name__)
+
+
+def start(config: Config, overrides: list[str]) -> float | None:
+    """Do the job; returns what a sweeper may optimise: the accuracy of a run."""
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    if config.job == "pretrain":
+        from stv_exp.testbed.pretrain import pretrain
+
+        pretrain(config)
+        return None
+    from stv_exp.pipeline import run
+
+    metrics = run(config, overrides)
+    where = f"{config.method.name} on {config.dataset.name}/{config.dataset.task}, seed {config.seed}"
+    log.info("%s: accuracy %.3f (n=%d, %.1f s)", where, metrics["accuracy"], metrics["n"], metrics["seconds"]["total"])
+    for sentence in metrics["diagnostics"]:
+        log.info("  note: %s", sentence)
+    return float(metrics["accuracy"])

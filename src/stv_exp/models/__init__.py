@@ -1,0 +1,1 @@
+"""Frozen models: loading, head activations, insertion and shared-prefix scoring."""

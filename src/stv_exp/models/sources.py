@@ -1,0 +1,44 @@
+"""Where a model comes from: the testbed in the package, a random tiny one, a folder, or a hub id."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+import stv_exp
+from stv_exp.errors import StvError
+
+TESTBED = Path(stv_exp.__file__).parent / "testbed" / "weights"
+_HEADER_BYTES = 1 << 20
+
+
+def model_folder(name: str) -> Path:
+    """The folder (or hub id, as a path) to load `name` from; raises `StvError` for a folder that is missing."""
+    if name == "testbed":
+        return TESTBED
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise StvError(f"model.name={name} is a folder without config.json; point it at a saved checkpoint.")
+        return folder
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise StvError(f"model.name={name} does not exist; check the path of the checkpoint folder.")
+    return folder
+
+
+@lru_cache
+def fingerprint(name: str) -> str:
+    """Identity of a model: its hub id, or for a folder a hash of its config and the start of its weight files.
+
+    The path itself is no part of it, so that a moved folder keeps its results; reading only each file's
+    first megabyte (header, shapes and first weights) keeps this quick for large models.
+    """
+    folder = model_folder(name)
+    if not folder.is_dir():
+        return name
+    digest = hashlib.sha256()
+    for file in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+        with file.open("rb") as opened:
+            digest.update(f"{file.name} {file.stat().st_size}".encode() + opened.read(_HEADER_BYTES))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,177 @@
+"""One job: the stages in order, each looked up in the store first."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from stv_exp.config import Config
+from stv_exp.data.task import Task
+from stv_exp.diagnostics import diagnose
+from stv_exp.errors import StvError
+from stv_exp.identity import signatures
+from stv_exp.models.backbone import Backbone, load_backbone
+from stv_exp.run import Run
+from stv_exp.stages.bank import Bank, build_bank
+from stv_exp.stages.evaluate import Prediction, accuracy, evaluate
+from stv_exp.stages.policy import Chosen, choose
+from stv_exp.stages.scan import Scan, scan
+from stv_exp.store import Cost, Store, write_json
+from stv_exp.task_vector import TaskVector
+from stv_exp.tracking import Tracker, tracked
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config, overrides: list[str]) -> dict[str, Any]:
+    """Run the job, or look it up where it is done; returns its metrics."""
+    job = Run(config.outputs, signatures(config))
+    if (metrics := job.metrics) is not None:
+        log.info("Run %s is done; its results are in %s", job.signature, job.folder)
+        return metrics
+    with job.recorded(config, overrides), tracked(config, job.signature) as tracker:
+        metrics = Pipeline(config, job, tracker).run()
+        write_json(job.folder / "metrics.json", metrics)
+    return metrics
+
+
+class Pipeline:
+    """The stages of one method on one task."""
+
+    def __init__(self, config: Config, job: Run, tracker: Tracker) -> None:
+        self.config = config
+        self.job = job
+        self.tracker = tracker
+        self.store = Store(config.outputs)
+        self.signatures = signatures(config)
+
+    @cached_property
+    def task(self) -> Task:
+        return load_task(self.config)
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        return load_backbone(self.config.model, self.config.trainer.accelerator)
+
+    def run(self) -> dict[str, Any]:
+        """Scan, bank, policy and evaluation; writes the run's files and returns its metrics."""
+        costs: dict[str, Cost] = {}
+        scanned = chosen = None
+        if self.config.method.where != "none":
+            scanned, costs["scan"] = self.scan()
+            bank, costs["bank"] = self.bank(scanned)
+            chosen, costs["policy"] = self.policy(bank)
+        vector = self._save_vector(chosen) if chosen else None
+        with measured(self.backbone) as costs["evaluation"]:
+            predictions = evaluate(self.backbone, self.task, vector, self.config)
+        metrics = self._metrics(costs, chosen, predictions)
+        self.job.write_predictions([p.as_json() for p in predictions])
+        self.tracker.finish(metrics, self.task, predictions, scanned, chosen, self.job.folder)
+        return metrics
+
+    def scan(self) -> tuple[Scan, Cost]:
+        """Activations with and without demonstrations; shared by all K, M, sensitivities and methods."""
+
+        def build() -> tuple[Scan, Cost]:
+            with measured(self.backbone) as cost:
+                result = scan(self.backbone, self.task, self.config)
+            return result, cost
+
+        return self.store.stage("scan", self.signatures.scan, Scan, build)
+
+    def bank(self, scanned: Scan) -> tuple[Bank, Cost]:
+        """Locations and their candidates."""
+
+        def build() -> tuple[Bank, Cost]:
+            with measured(self.backbone) as cost:
+                result = build_bank(scanned, self.config)
+            return result, cost
+
+        return self.store.stage("bank", self.signatures.bank, Bank, build)
+
+    def policy(self, bank: Bank) -> tuple[Chosen, Cost]:
+        """One candidate a location."""
+        live = False
+
+        def build() -> tuple[Chosen, Cost]:
+            nonlocal live
+            live = True
+            with measured(self.backbone) as cost:
+                result = choose(self.backbone, self.task, bank, self.config, self.tracker.logger)
+            return result, cost
+
+        chosen, cost = self.store.stage("policy", self.signatures.policy, Chosen, build)
+        if not live:
+            self.tracker.replay(chosen.history)
+        if chosen.history:
+            self.job.write_history(chosen.history)
+        return chosen, cost
+
+    def _save_vector(self, chosen: Chosen) -> TaskVector:
+        config = self.config
+        metadata = {
+            "model": config.model.name,
+            "dataset": f"{config.dataset.name}/{config.dataset.task}",
+            "method": config.method.name,
+            "seed": config.seed,
+            "run": self.signatures.run,
+        }
+        vector = TaskVector(chosen.locations, chosen.vectors, config.insertion.mode, metadata)
+        vector.save(self.job.folder / "task_vector.safetensors")
+        return vector
+
+    def _metrics(self, costs: dict[str, Cost], chosen: Chosen | None, predictions: list[Prediction]) -> dict[str, Any]:
+        seconds = {stage: cost["seconds"] for stage, cost in costs.items()}
+        return {
+            "accuracy": accuracy(predictions),
+            "n": len(predictions),
+            "seconds": seconds | {"total": sum(seconds.values())},
+            "location_search_seconds": self._location_search(seconds),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "candidate_evaluations": chosen.candidate_evaluations if chosen else 0,
+            "forwards": {stage: cost["forwards"] for stage, cost in costs.items()},
+            "tokens": {stage: cost["tokens"] for stage, cost in costs.items()},
+            "diagnostics": diagnose(chosen, self.config),
+        }
+
+    def _location_search(self, seconds: dict[str, float]) -> float | None:
+        """Seconds until the locations are known: the scan for STV, the whole mask search for MTV."""
+        spent = {"sensitivity": ("scan",), "learned": ("scan", "bank", "policy")}.get(self.config.method.where)
+        return sum(seconds[stage] for stage in spent) if spent else None
+
+
+def load_task(config: Config) -> Task:
+    """The task of `config.dataset`, from its loader module."""
+    try:
+        loader = importlib.import_module(config.dataset.loader)
+    except ModuleNotFoundError as error:
+        raise StvError(f"dataset.loader={config.dataset.loader} is no module ({error}); check its name.") from error
+    return loader.load(config.dataset)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def measured(backbone: Backbone) -> Iterator[Cost]:
+    """Seconds, forwards and tokens that the body takes."""
+    cost: Cost = {}
+    forwards, tokens, start = backbone.forwards, backbone.tokens, time.perf_counter()
+    yield cost
+    cost["seconds"] = time.perf_counter() - start
+    cost["forwards"] = backbone.forwards - forwards
+    cost["tokens"] = backbone.tokens - tokens
+
+
+def peak_memory_bytes() -> int:
+    """Peak memory of the accelerator, or of this process (all jobs that it has run) without one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

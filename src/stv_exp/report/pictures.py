@@ -1,0 +1,58 @@
+"""The pictures of a report, drawn with matplotlib's own canvas: no display, no global state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+
+def sensitivity_map(sensitivity: Tensor, locations: Tensor | None = None, title: str = "") -> Figure:
+    """Heat map of `[L, H]`, with the chosen locations `[K, 2]` marked."""
+    figure = _figure(0.42 * sensitivity.shape[1] + 2.2, 0.42 * sensitivity.shape[0] + 1.3)
+    axes = figure.add_subplot()
+    shown = axes.imshow(sensitivity.numpy(), cmap="viridis")
+    figure.colorbar(shown, label="sensitivity")
+    if locations is not None and len(locations):
+        axes.scatter(locations[:, 1], locations[:, 0], marker="s", s=60, facecolors="none", edgecolors="white")
+    axes.set(xlabel="head", ylabel="layer", title=title)
+    return figure
+
+
+def reward_curves(histories: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> Figure:
+    """Mean reward a step of each method against random candidates; `histories` holds a list of runs a method."""
+    figure = _figure(3.4 * max(1, len(histories)), 3.2)
+    for i, (method, runs) in enumerate(histories.items()):
+        axes = figure.add_subplot(1, len(histories), i + 1)
+        for name, style, label in (("reward", "-", "policy"), ("reward_random", ":", "random candidates")):
+            axes.plot(_smooth([fmean(v) for v in zip(*(run[name] for run in runs), strict=False)]), style, label=label)
+        axes.set(title=method, xlabel="step", ylabel="reward (log-likelihood)" if i == 0 else "")
+        axes.legend(fontsize=8)
+    return figure
+
+
+def accuracy_bars(accuracies: Mapping[str, Sequence[float]]) -> Figure:
+    """Accuracy by method, mean and standard deviation over seeds (of the mean over tasks)."""
+    figure = _figure(6.4, 0.38 * len(accuracies) + 1.2)
+    axes = figure.add_subplot()
+    names = list(accuracies)
+    means = [fmean(accuracies[n]) for n in names]
+    deviations = [stdev(accuracies[n]) if len(accuracies[n]) > 1 else 0.0 for n in names]
+    axes.barh(names, means, xerr=deviations, color=["#4c78a8" if "stv" in n else "#b8b8b8" for n in names])
+    axes.invert_yaxis()
+    axes.set(xlabel="accuracy", xlim=(0, 1))
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _smooth(values: Sequence[float], window: int = 9) -> list[float]:
+    """Running mean over the last `window` steps."""
+    return [fmean(values[max(0, i - window + 1) : i + 1]) for i in range(len(values))]

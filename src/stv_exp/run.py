@@ -1,0 +1,89 @@
+"""A run folder, `runs/<signature>/`: it explains itself without any service."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import subprocess
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stv_exp.config import Config
+from stv_exp.identity import Signatures
+from stv_exp.store import locked, read_json, write_json, write_text
+
+_PACKAGES = ("stv_exp", "torch", "transformers", "lightning", "hydra-core", "faiss-cpu", "numpy")
+
+
+class Run:
+    """One job's folder and its state: `running`, `done` or `failed`."""
+
+    def __init__(self, outputs: Path | str, signatures: Signatures) -> None:
+        self.signature = signatures.run
+        self.inputs = {k: v for k, v in asdict(signatures).items() if v and k != "run"}
+        self.folder = Path(outputs) / "runs" / signatures.run
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        """The metrics of a run that is done, else None."""
+        status = read_json(self.folder / "status.json") or {}
+        return read_json(self.folder / "metrics.json") if status.get("state") == "done" else None
+
+    @contextmanager
+    def recorded(self, config: Config, overrides: list[str]) -> Iterator[None]:
+        """Keep status, settings and, where the body fails, the traceback. Other jobs of this signature wait."""
+        with locked(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write_settings(config, overrides)
+            self._status("running")
+            try:
+                yield
+            except BaseException as error:
+                write_text(self.folder / "traceback.txt", traceback.format_exc())
+                self._status("failed", error=f"{type(error).__name__}: {error}")
+                raise
+            (self.folder / "traceback.txt").unlink(missing_ok=True)
+            self._status("done")
+
+    def write_history(self, history: dict[str, list[float]]) -> None:
+        """`history.csv`: one line a step of the search."""
+        lines = io.StringIO()
+        csv.writer(lines).writerows([list(history), *zip(*history.values(), strict=True)])
+        write_text(self.folder / "history.csv", lines.getvalue())
+
+    def write_predictions(self, predictions: list[dict[str, object]]) -> None:
+        """`predictions.jsonl`: one line a query."""
+        lines = [json.dumps(p, ensure_ascii=False) + "\n" for p in predictions]
+        write_text(self.folder / "predictions.jsonl", "".join(lines))
+
+    def _write_settings(self, config: Config, overrides: list[str]) -> None:
+        write_text(self.folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
+        write_text(self.folder / "overrides.yaml", yaml.safe_dump(overrides))
+        manifest = {"signature": self.signature, "inputs": self.inputs, "seed": config.seed, "git": _git_sha()}
+        write_json(self.folder / "manifest.json", manifest | {"versions": _versions()})
+
+    def _status(self, state: str, **rest: str) -> None:
+        write_json(self.folder / "status.json", {"state": state, "at": datetime.now(UTC).isoformat(), **rest})
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+
+
+def _git_sha() -> str | None:
+    """Commit of the checkout that the code runs from, None for an installed package."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

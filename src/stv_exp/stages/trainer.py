@@ -1,0 +1,53 @@
+"""Lightning trainers for stages: no loggers, checkpoints or summaries, a progress bar where asked for."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import Logger
+from torch.utils.data import DataLoader, Dataset
+
+from stv_exp.config import TrainerConfig
+
+# Advice on data loading and hardware at every stage of every job would hide what the job has to say.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+
+
+def make_trainer(config: TrainerConfig, inference: bool = True, logger: Logger | None = None, **kwargs: Any) -> Trainer:
+    """A trainer on one device. `inference=False` where gradients are needed."""
+    return Trainer(
+        accelerator=config.accelerator,
+        devices=1,
+        logger=logger or False,
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=config.progress_bar,
+        callbacks=[TQDMProgressBar(leave=False)] if config.progress_bar else None,
+        inference_mode=inference,
+        **kwargs,
+    )
+
+
+def predict(module: LightningModule, items: Sequence[object], config: TrainerConfig) -> list[Any]:
+    """`predict_step` over batches of `items`, in order; one result a batch."""
+    loader = DataLoader(_Items(items), batch_size=config.batch_size, collate_fn=list)
+    return make_trainer(config).predict(module, loader) or []
+
+
+class _Items(Dataset[object]):
+    def __init__(self, items: Sequence[object]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> object:
+        return self.items[index]

@@ -1,0 +1,123 @@
+"""`python -m stv_exp +experiment=pretrain_testbed` trains the testbed from scratch; started again, it resumes."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import Idefics2ForConditionalGeneration, Idefics2Processor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from stv_exp.config import Config, PretrainConfig
+from stv_exp.testbed.curriculum import Batch, Curriculum, vocabulary
+from stv_exp.testbed.model import build_model, build_processor
+
+log = logging.getLogger(__name__)
+
+
+def pretrain(config: Config) -> Path:
+    """Train, or resume training, and write a folder that `AutoModelForImageTextToText` loads."""
+    recipe = config.pretrain
+    folder = Path(recipe.folder)
+    processor = build_processor(vocabulary())
+    model = build_model(processor, recipe.layers, recipe.hidden, config.seed)
+    module = Pretraining(model, processor, recipe, config.seed)
+    checkpoints = ModelCheckpoint(folder / "checkpoints", save_last=True, every_n_train_steps=recipe.checkpoint_every)
+    trainer = Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=1,
+        max_steps=recipe.steps,
+        gradient_clip_val=1.0,
+        logger=CSVLogger(folder, name="log", version=""),
+        log_every_n_steps=20,
+        callbacks=[checkpoints, *([TQDMProgressBar(refresh_rate=20)] if config.trainer.progress_bar else [])],
+        enable_progress_bar=config.trainer.progress_bar,
+        enable_model_summary=False,
+    )
+    last = folder / "checkpoints" / "last.ckpt"
+    trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
+    model.save_pretrained(folder / "weights")
+    processor.save_pretrained(folder / "weights")
+    log.info("The testbed is in %s; use it with model.name=%s", folder / "weights", folder / "weights")
+    return folder / "weights"
+
+
+class Pretraining(LightningModule):
+    """Next-token loss on answers (and the newline after them)."""
+
+    def __init__(
+        self, model: Idefics2ForConditionalGeneration, processor: Idefics2Processor, recipe: PretrainConfig, seed: int
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.newline = processor.tokenizer.eos_token_id
+        self._make_curriculum = lambda: Curriculum(processor, recipe, seed)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        remaining = range(self.global_step, self.recipe.steps)
+        return DataLoader(_Batches(self._make_curriculum(), remaining), batch_size=None)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        hidden = self._hidden(batch)
+        answers, newlines = batch.targets >= 0, batch.targets == self.newline
+        answers &= ~newlines
+        logits = self.model.lm_head(hidden[answers])
+        loss = cross_entropy(logits, batch.targets[answers])
+        # The newline after an answer is learned at once: an eighth of them is plenty.
+        some = newlines[: max(1, len(newlines) // 8)]
+        ending = cross_entropy(self.model.lm_head(hidden[: len(some)][some]), batch.targets[: len(some)][some])
+        correct = (logits.argmax(-1) == batch.targets[answers]).float().mean()
+        self.log_dict({"loss": loss, "accuracy": correct}, prog_bar=True, batch_size=1)
+        return loss + 0.1 * ending
+
+    def configure_optimizers(self) -> dict[str, object]:
+        recipe = self.recipe
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=1.0, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
+        )
+        schedule = LambdaLR(optimizer, lambda step: learning_rate(step, recipe))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _hidden(self, batch: Batch) -> Tensor:
+        """Last hidden states `[B, T, hidden]`; each distinct picture passes the vision tower once."""
+        features = torch.stack(self.model.model.get_image_features(batch.pixels[:, None]).pooler_output)
+        shown = BaseModelOutputWithPooling(pooler_output=features[batch.pictures.flatten()].flatten(0, 1))
+        ids = batch.input_ids
+        return self.model.model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            mm_encoder_outputs={"image": shown},
+            use_cache=False,
+        ).last_hidden_state
+
+
+class _Batches(IterableDataset[Batch]):
+    def __init__(self, curriculum: Curriculum, steps: range) -> None:
+        self.curriculum = curriculum
+        self.steps = steps
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self.curriculum.batch, self.steps)
+
+
+def learning_rate(step: int, recipe: PretrainConfig, warmup: int = 100) -> float:
+    """Constant while perceiving, then a cosine to 2%; each part warms up."""
+    if step < recipe.perception_steps:
+        return recipe.perception_lr * min(1.0, (step + 1) / warmup)
+    step -= recipe.perception_steps
+    progress = min(1.0, step / max(1, recipe.steps - recipe.perception_steps))
+    return recipe.lr * min(1.0, (step + 1) / warmup) * max(0.02, 0.5 * (1 + math.cos(math.pi * progress)))
