@@ -49,9 +49,9 @@ class Store:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock file beside `folder`."""
+    """Hold the (hidden) lock file beside `folder`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
         yield
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import LongTensor, Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 from transformers.feature_extraction_utils import BatchFeature
+from transformers.utils.logging import disable_progress_bar
 
 from stv_exp.config import ModelConfig, TemplateConfig
 from stv_exp.data.prompts import Prompt
@@ -83,6 +84,9 @@ class Backbone:
 def positions(attention_mask: Tensor) -> Tensor:
     """Position ids `[B, T]` that count real tokens, so that padding does not shift a prompt."""
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+disable_progress_bar()  # one bar a weight file says nothing that the job's own lines do not
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import stv_exp
 from stv_exp.errors import StvError
@@ -17,6 +18,8 @@ def model_folder(name: str) -> Path:
     """The folder (or hub id, as a path) to load `name` from; raises `StvError` for a folder that is missing."""
     if name == "testbed":
         return TESTBED
+    if name == "tiny":
+        return Path(_tiny().name)
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -24,6 +27,19 @@ def model_folder(name: str) -> Path:
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise StvError(f"model.name={name} does not exist; check the path of the checkpoint folder.")
+    return folder
+
+
+@lru_cache
+def _tiny() -> TemporaryDirectory[str]:
+    """A random model of the testbed's architecture, saved and loaded like any other; gone when the process ends."""
+    from stv_exp.testbed.curriculum import vocabulary
+    from stv_exp.testbed.model import build_model, build_processor
+
+    folder = TemporaryDirectory(prefix="stv_exp-tiny-")
+    processor = build_processor(vocabulary())
+    build_model(processor, layers=2, hidden=64).save_pretrained(folder.name)
+    processor.save_pretrained(folder.name)
     return folder
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from lightning import LightningModule
 
 from stv_exp.config import Config
 from stv_exp.data.prompts import DemonstrationSampler, Prompt, make_prompt
 from stv_exp.data.task import Task
 from stv_exp.metrics import exact_match
 from stv_exp.models.backbone import Backbone
-from stv_exp.stages.trainer import predict
+from stv_exp.stages.trainer import Stage, predict
 from stv_exp.task_vector import TaskVector
 
 
@@ -30,7 +29,7 @@ class Prediction:
         return asdict(self)
 
 
-class Evaluation(LightningModule):
+class Evaluation(Stage):
     """Generates the answers of a batch of prompts."""
 
     def __init__(self, backbone: Backbone, vector: TaskVector | None, config: Config) -> None:
@@ -39,14 +38,9 @@ class Evaluation(LightningModule):
         self.vector = vector
         self.config = config
 
-    def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[Prediction]:
-        texts = self.backbone.generate(
-            self.backbone.encode(batch),
-            self.config.dataset.max_new_tokens,
-            self.vector,
-            self.config.insertion.when,
-        )
-        return [_judge(prompt, text) for prompt, text in zip(batch, texts, strict=True)]
+    def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[str]:
+        limit, when = self.config.dataset.max_new_tokens, self.config.insertion.when
+        return self.backbone.generate(self.backbone.encode(batch), limit, self.vector, when)
 
 
 def evaluate(backbone: Backbone, task: Task, vector: TaskVector | None, config: Config) -> list[Prediction]:
@@ -55,7 +49,8 @@ def evaluate(backbone: Backbone, task: Task, vector: TaskVector | None, config: 
     prompts = [
         make_prompt(config.dataset.template, q, sampler.draw(q, config.method.shots, "eval")) for q in task.evaluation
     ]
-    return [p for part in predict(Evaluation(backbone, vector, config), prompts, config.trainer) for p in part]
+    texts = [t for part in predict(Evaluation(backbone, vector, config), prompts, config.trainer) for t in part]
+    return [_judge(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
 
 
 def accuracy(predictions: list[Prediction]) -> float:

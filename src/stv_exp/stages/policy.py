@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.loggers import Logger
 from torch import Generator, LongTensor, Tensor
 from torch.utils.data import DataLoader, RandomSampler
@@ -23,7 +22,7 @@ from stv_exp.models.heads import Insertion
 from stv_exp.models.prefix import PrefixCache, score
 from stv_exp.stages.bank import Bank
 from stv_exp.stages.candidates import Candidates, ClusterCandidates, MaskCandidates
-from stv_exp.stages.trainer import make_trainer
+from stv_exp.stages.trainer import Stage, make_trainer
 
 
 REFERENCE_SAMPLES = 4  # draws a query from the uninformed search: the line that a policy has to beat
@@ -96,7 +95,7 @@ def search(
     return _chosen(candidates, choices, dict(module.history), evaluations, module.prefixes.prefilled)
 
 
-class ReinforcePolicy(LightningModule):
+class ReinforcePolicy(Stage):
     """One step: S sampled insertions a query, reward -CE of the answer, advantage standardised within the query."""
 
     def __init__(self, backbone: Backbone, candidates: Candidates, config: Config) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from lightning import LightningModule
 from torch import LongTensor, Tensor
 
 from stv_exp.artefact import Artefact
@@ -16,7 +15,7 @@ from stv_exp.data.prompts import DemonstrationSampler, Prompt, make_prompt
 from stv_exp.data.task import Task
 from stv_exp.errors import StvError
 from stv_exp.models.backbone import Backbone
-from stv_exp.stages.trainer import predict
+from stv_exp.stages.trainer import Stage, predict
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +73,7 @@ SENSITIVITIES: dict[str, Callable[[Scan], Tensor]] = {
 }
 
 
-class SensitivityScan(LightningModule):
+class SensitivityScan(Stage):
     """Captures a batch of (prompt with demonstrations, prompt alone) pairs."""
 
     def __init__(self, backbone: Backbone) -> None:

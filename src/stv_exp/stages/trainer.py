@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
@@ -18,6 +19,13 @@ from stv_exp.config import TrainerConfig
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+
+
+class Stage(LightningModule):
+    """A module whose batches are lists of prompts or examples; the backbone moves its own tensors."""
+
+    def transfer_batch_to_device(self, batch: list[Any], device: torch.device, dataloader_idx: int) -> list[Any]:
+        return batch
 
 
 def make_trainer(config: TrainerConfig, inference: bool = True, logger: Logger | None = None, **kwargs: Any) -> Trainer:
