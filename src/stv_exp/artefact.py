@@ -35,4 +35,6 @@ class Artefact:
                 values: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 return cls(**values, **json.loads(file.metadata()[cls.__name__]))
         except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise StvError(f"{path} is not a saved {cls.__name__} ({error}); check the path or make it anew.") from error
+            raise StvError(
+                f"{path} is not a saved {cls.__name__} ({error}); check the path or make it anew."
+            ) from error

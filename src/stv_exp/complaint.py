@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
@@ -16,23 +17,26 @@ from stv_exp.errors import StvError
 def complaint(error: BaseException) -> str | None:
     """The sentence for `error`, or None where it is a defect of ours that deserves its traceback."""
     chain = list(_causes(error))
-    for kind, sentence in (
-        (StvError, str),
-        (MissingConfigException, _missing_choice),
-        (MissingMandatoryValue, _missing_value),
-        ((ConfigKeyError, ConfigAttributeError), _unknown_key),
-        ((OmegaConfBaseException, HydraException), _first_line),
-    ):
+    sentences: dict[type[BaseException], Callable[[Any], str]] = {
+        StvError: str,
+        MissingConfigException: _missing_choice,
+        MissingMandatoryValue: _missing_value,
+        ConfigKeyError: _unknown_key,
+        ConfigAttributeError: _unknown_key,
+        OmegaConfBaseException: _first_line,
+        HydraException: _first_line,
+    }
+    for kind, sentence in sentences.items():
         for found in chain:
-            if isinstance(found, kind):  # type: ignore[arg-type]
-                return sentence(found)  # type: ignore[operator, no-any-return]
+            if isinstance(found, kind):
+                return sentence(found)
     return None
 
 
-def keys(config: object = Config, prefix: str = "") -> list[str]:
+def keys(config: Any = Config, prefix: str = "") -> list[str]:
     """Every dotted key that the schema knows."""
     found: list[str] = []
-    for f in fields(config):  # type: ignore[arg-type]
+    for f in fields(config):
         default = f.default_factory() if callable(f.default_factory) else f.default
         found += keys(default, f"{prefix}{f.name}.") if is_dataclass(default) else [prefix + f.name]
     return found

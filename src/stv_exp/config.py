@@ -6,6 +6,7 @@ Field names are the command line's: `policy.steps=100` sets `Config.policy.steps
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -33,7 +34,7 @@ class TemplateConfig:
 
 @dataclass
 class DatasetConfig:
-    """A benchmark. `loader` is a module with `load(DatasetConfig) -> Task`; what is not in the YAML is not used by it."""
+    """A benchmark. `loader` is a module with `load(DatasetConfig) -> Task`."""
 
     name: str = MISSING
     loader: str = MISSING
@@ -195,13 +196,20 @@ def check(config: Config) -> None:
         if (value := _get(config, key)) < 1:
             raise StvError(f"{key}={value} leaves nothing to work on; it must be at least 1.")
     if config.policy.samples < 2:
-        raise StvError(f"policy.samples={config.policy.samples} has no advantage to standardise; it must be at least 2.")
+        raise StvError(
+            f"policy.samples={config.policy.samples} has no advantage to standardise; it must be at least 2."
+        )
+    if config.method.what == "clusters" and config.method.m > config.scan.pairs:
+        raise StvError(
+            f"method.m={config.method.m} candidates cannot be made of scan.pairs={config.scan.pairs} activations "
+            "a location; lower method.m or raise scan.pairs."
+        )
     if not 0 <= config.dataset.label_noise <= 1:
         raise StvError(f"dataset.label_noise={config.dataset.label_noise} is no share; it must lie in 0-1.")
 
 
-def _get(config: Config, key: str) -> object:
-    value: object = config
+def _get(config: Config, key: str) -> Any:
+    value: Any = config
     for part in key.split("."):
         value = getattr(value, part)
     return value

@@ -21,7 +21,7 @@ from stv_exp.errors import StvError
 from stv_exp.identity import signatures
 from stv_exp.models.backbone import Backbone, load_backbone
 from stv_exp.run import Run
-from stv_exp.stages.bank import Bank, build_bank
+from stv_exp.stages.bank import Bank, build_bank, check_k
 from stv_exp.stages.evaluate import Prediction, accuracy, evaluate
 from stv_exp.stages.policy import Chosen, choose
 from stv_exp.stages.scan import Scan, scan
@@ -67,6 +67,7 @@ class Pipeline:
         costs: dict[str, Cost] = {}
         scanned = chosen = None
         if self.config.method.where != "none":
+            check_k(self.config, self.backbone.heads.n_layers, self.backbone.heads.n_heads)  # before hours of scanning
             scanned, costs["scan"] = self.scan()
             bank, costs["bank"] = self.bank(scanned)
             chosen, costs["policy"] = self.policy(bank)
@@ -155,7 +156,7 @@ def load_task(config: Config) -> Task:
         loader = importlib.import_module(config.dataset.loader)
     except ModuleNotFoundError as error:
         raise StvError(f"dataset.loader={config.dataset.loader} is no module ({error}); check its name.") from error
-    return loader.load(config.dataset)  # type: ignore[no-any-return]
+    return loader.load(config.dataset)
 
 
 @contextmanager

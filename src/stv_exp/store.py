@@ -94,7 +94,9 @@ def _intact(folder: Path) -> dict[str, Any] | None:
     record = read_json(folder / "record.json")
     if record is None:
         return None
-    if not (folder / "artefact.safetensors").is_file() or record["sha256"] != _checksum(folder / "artefact.safetensors"):
+    if not (folder / "artefact.safetensors").is_file() or record["sha256"] != _checksum(
+        folder / "artefact.safetensors"
+    ):
         log.warning("%s is damaged and is made anew", folder)
         return None
     return record

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import LongTensor, Tensor, nn
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from stv_exp.artefact import Artefact
 from stv_exp.errors import StvError
@@ -24,7 +25,7 @@ class TaskVector(Artefact):
     `mode` is `replace` or `add`; `metadata` says where the vector comes from (model, method, dataset).
     """
 
-    locations: LongTensor
+    locations: Tensor
     vectors: Tensor
     mode: str = "replace"
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -52,7 +53,7 @@ class TaskVector(Artefact):
             )
 
     @contextmanager
-    def inserted(self, model: nn.Module, when: str = "every_step") -> Iterator[nn.Module]:
+    def inserted(self, model: PreTrainedModel, when: str = "every_step") -> Iterator[PreTrainedModel]:
         """Within the block, `model` runs with this vector at the last token of every sequence.
 
         `model` is any supported transformers model; `when` is `every_step` (the prompt and each generated

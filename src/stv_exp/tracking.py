@@ -56,6 +56,10 @@ class Tracker:
 class WandbTracker(Tracker):
     """Adds what W&B can show: summary, heat map, predictions with their images, the vector as an artifact."""
 
+    def __init__(self, config: Config, run: Any) -> None:
+        super().__init__(config, WandbLogger(experiment=run))
+        self.run = run
+
     def finish(
         self,
         metrics: dict[str, Any],
@@ -67,11 +71,13 @@ class WandbTracker(Tracker):
     ) -> None:
         import wandb
 
-        run = self.logger.experiment  # type: ignore[union-attr]
+        assert self.logger is not None
+        run = self.run
         run.summary.update(metrics)
         media: dict[str, Any] = {"predictions": self._table(task, predictions)}
         if scan is not None:
-            figure = sensitivity_map(scan.sensitivity(self.config.method.sensitivity), chosen and chosen.locations)
+            locations = chosen.locations if chosen is not None else None
+            figure = sensitivity_map(scan.sensitivity(self.config.method.sensitivity), locations)
             media["sensitivity"] = wandb.Image(figure)
         run.log(media)
         vector = folder / "task_vector.safetensors"
@@ -84,7 +90,7 @@ class WandbTracker(Tracker):
         import wandb
 
         examples = {e.id: e for e in task.evaluation}
-        rows = [
+        rows: list[Any] = [
             [p.id, wandb.Image(examples[p.id].images[0]()), p.question, p.answers[0], p.prediction, p.correct]
             for p in predictions[: self.config.tracker.images]
         ]
@@ -95,8 +101,14 @@ class WandbTracker(Tracker):
 def tracked(config: Config, signature: str) -> Iterator[Tracker]:
     """The tracker that `config.tracker` names, closed at the end, so that jobs of one process stay apart."""
     if config.tracker.name == "wandb":
-        with _wandb_run(config, signature) as run:
-            yield WandbTracker(config, WandbLogger(experiment=run))
+        # Not `with run`: on an error W&B would print a traceback over the one sentence that the user is owed.
+        run = _wandb_run(config, signature)
+        code = 1
+        try:
+            yield WandbTracker(config, run)
+            code = 0
+        finally:
+            run.finish(exit_code=code)
         return
     logger = _logger(config, signature)
     try:

@@ -7,10 +7,12 @@ hundreds of images a step and must not wait for them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+Array = NDArray[Any]
 IMAGE_SIZE = 32
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "colour": ("red", "green", "blue", "yellow"),
@@ -57,7 +59,7 @@ def draw(attributes: Attributes, rng: np.random.Generator, family: str = "plain"
     return image.clip(0, 255).astype(np.uint8)
 
 
-def _offsets(attributes: Attributes, rng: np.random.Generator) -> tuple[NDArray, NDArray, NDArray]:
+def _offsets(attributes: Attributes, rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """Distance of each pixel from the jittered centre, `[N, 32, 32]` twice, and the radius `[N, 1, 1]`."""
     n = len(attributes.values)
     centre = _CENTRE[attributes.of("position")] + rng.uniform(-1.5, 1.5, (n, 2))
@@ -68,7 +70,7 @@ def _offsets(attributes: Attributes, rng: np.random.Generator) -> tuple[NDArray,
     return dx, dy, radius[:, None, None]
 
 
-def _distance(shape: NDArray, dx: NDArray, dy: NDArray, r: NDArray) -> NDArray:
+def _distance(shape: Array, dx: Array, dy: Array, r: Array) -> Array:
     """Signed distance to each image's outline in pixels (negative inside), `[N, 32, 32]`."""
     ax, ay = np.abs(dx), np.abs(dy)
     circle = np.hypot(dx, dy) - r
@@ -78,12 +80,12 @@ def _distance(shape: NDArray, dx: NDArray, dy: NDArray, r: NDArray) -> NDArray:
     return np.choose(shape[:, None, None], [circle, square, triangle, cross])
 
 
-def _edge(distance: NDArray) -> NDArray:
+def _edge(distance: Array) -> Array:
     """Anti-aliased coverage in 0-1."""
     return np.clip(0.5 - distance, 0, 1)
 
 
-def _texture(texture: NDArray) -> NDArray:
+def _texture(texture: Array) -> Array:
     """Brightness factor `[N, 32, 32]` of each image's pattern, 4 pixels a period on the picture's own grid."""
     on = np.arange(IMAGE_SIZE) // 2 % 2
     column, row = on[None, :], on[:, None]
@@ -94,12 +96,12 @@ def _texture(texture: NDArray) -> NDArray:
     return np.stack([solid, striped, dotted, checkered])[texture]
 
 
-def _ink(colour: NDArray, n: int, rng: np.random.Generator, family: str) -> NDArray:
+def _ink(colour: Array, n: int, rng: np.random.Generator, family: str) -> Array:
     palette = np.array(_PALETTES[family], dtype=float)
     return (palette[colour] + rng.normal(0, 10, (n, 3)))[:, None, None, :]
 
 
-def _background(n: int, rng: np.random.Generator, family: str) -> NDArray:
+def _background(n: int, rng: np.random.Generator, family: str) -> Array:
     base = rng.uniform(10, 60, (n, 1, 1, 3) if family == "shifted" else (n, 1, 1, 1))
     if family == "plain":
         return base

@@ -29,9 +29,7 @@ class Prompt:
 
 def make_prompt(template: TemplateConfig, query: Example, demonstrations: Sequence[Example] = ()) -> Prompt:
     """Render a prompt that ends where the answer begins."""
-    shown = "".join(
-        template.demonstration.format(question=d.question, answer=d.answers[0]) for d in demonstrations
-    )
+    shown = "".join(template.demonstration.format(question=d.question, answer=d.answers[0]) for d in demonstrations)
     text = template.prefix + shown + template.query.format(question=query.question)
     return Prompt(query, tuple(demonstrations), text)
 
@@ -64,5 +62,7 @@ class DemonstrationSampler:
             return example
         wrong = [label for label in self.task.labels if label not in example.answers]
         if not wrong:
-            raise StvError(f"dataset.label_noise needs a closed set of labels, and {self.task.name} has none; set it to 0.")
+            raise StvError(
+                f"dataset.label_noise needs a closed set of labels, and {self.task.name} has none; set it to 0."
+            )
         return replace(example, answers=(pick.choice(wrong),))

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from stv_exp.config import DatasetConfig
-from stv_exp.data.drawing import FAMILIES, Attributes, draw
+from stv_exp.data.drawing import ATTRIBUTES, FAMILIES, IMAGE_SIZE, Array, Attributes, draw
 from stv_exp.data.languages import GENERIC_QUESTION, LabelTask, shape_tasks
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
@@ -34,17 +34,16 @@ def choose(tasks: dict[str, LabelTask], name: str) -> LabelTask:
     return tasks[name]
 
 
-def drawn(split: str, n: int, family: str = "plain") -> tuple[Attributes, np.ndarray]:
+def drawn(split: str, n: int, family: str = "plain") -> tuple[Attributes, Array]:
     """Attributes and images `[N, 32, 32, 3]` of a split; a split's first images do not depend on `n`."""
-    attributes, images = [], []
+    values = [np.zeros((0, len(ATTRIBUTES)), dtype=np.int64)]
+    images = [np.zeros((0, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)]
     for start in range(0, n, 500):
         rng = np.random.default_rng((_STREAMS[split], FAMILIES.index(family), start))
         chunk = Attributes.sample(500, rng)
-        attributes.append(chunk.values)
+        values.append(chunk.values)
         images.append(draw(chunk, rng, family))
-    empty = (np.zeros((0, 5), dtype=np.int64), np.zeros((0, 32, 32, 3), dtype=np.uint8))
-    values, pixels = (np.concatenate(p)[:n] for p in (attributes, images)) if n > 0 else empty
-    return Attributes(values), pixels
+    return Attributes(np.concatenate(values)[:n]), np.concatenate(images)[:n]
 
 
 def _examples(task: LabelTask, split: str, n: int, config: DatasetConfig) -> tuple[Example, ...]:

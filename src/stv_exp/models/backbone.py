@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import LongTensor, Tensor, nn
+from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils.logging import disable_progress_bar
@@ -27,10 +28,10 @@ from stv_exp.task_vector import TaskVector
 class Backbone:
     """A frozen model with its processor, on one device, in evaluation mode."""
 
-    def __init__(self, model: PreTrainedModel, processor: object, name: str) -> None:
+    def __init__(self, model: PreTrainedModel, processor: Any, name: str) -> None:
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
-        self.tokenizer = processor.tokenizer  # type: ignore[attr-defined]
+        self.tokenizer = processor.tokenizer
         self.tokenizer.padding_side = "left"
         self.name = name
         self.heads = find_heads(model)
@@ -50,22 +51,20 @@ class Backbone:
         """Left-padded model inputs of a batch of prompts."""
         images = [p.images for p in prompts]
         text = [p.text for p in prompts]
-        batch = self.processor(  # type: ignore[operator]
-            text=text, images=images if any(images) else None, padding=True, return_tensors="pt"
-        )
+        batch = self.processor(text=text, images=images if any(images) else None, padding=True, return_tensors="pt")
         return batch.to(self.device)
 
-    def encode_answers(self, answers: Sequence[str], template: TemplateConfig) -> list[LongTensor]:
+    def encode_answers(self, answers: Sequence[str], template: TemplateConfig) -> list[Tensor]:
         """Token ids of each answer as it follows a prompt, without special tokens."""
         texts = [template.answer.format(answer=answer) for answer in answers]
         ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return [torch.tensor(i, device=self.device) for i in ids]  # type: ignore[misc]
+        return [torch.tensor(i, device=self.device) for i in ids]
 
     @torch.inference_mode()
     def capture(self, batch: BatchFeature) -> Tensor:
         """Head activations at each prompt's last token, float32 on the CPU `[B, L, H, D]` (one forward)."""
         mask = batch["attention_mask"]
-        last = last_positions(mask, *mask.shape, mask.device)
+        last = last_positions(mask, mask.shape[0], mask.shape[1], mask.device)
         with captured(self.heads, last) as activations:
             self.model(**batch, position_ids=positions(mask), use_cache=False, logits_to_keep=1)
         return torch.stack(activations, dim=1).float().cpu()
@@ -99,12 +98,11 @@ def _load(name: str, folder: Path, dtype: str, attention: str, device: str) -> B
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
         raise StvError(f"model.name={name} cannot be loaded ({reason}); check the folder or the hub id.") from error
-    return Backbone(model.to(device), processor, name)
+    nn.Module.to(model, device)
+    return Backbone(model, processor, name)
 
 
 def load_backbone(config: ModelConfig, accelerator: str = "cpu") -> Backbone:
     """Load a frozen model once a process: jobs of one sweep share it."""
     device = "cuda" if accelerator in ("cuda", "gpu") else accelerator
     return _load(config.name, model_folder(config.name), config.dtype, config.attention, device)
-
-

@@ -11,8 +11,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import BoolTensor, LongTensor, Tensor, nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
 
 from stv_exp.errors import StvError
 
@@ -23,7 +24,7 @@ _PROJECTION_NAMES = ("o_proj", "out_proj", "dense", "c_proj")
 class Heads:
     """The output projections of the decoder's L layers, each with an input of `n_heads * head_dim`."""
 
-    projections: tuple[nn.Module, ...]
+    projections: tuple[nn.Linear, ...]
     n_heads: int
     head_dim: int
 
@@ -34,28 +35,29 @@ class Heads:
     def __len__(self) -> int:
         return self.n_layers * self.n_heads
 
-    def all_locations(self) -> LongTensor:
+    def all_locations(self) -> Tensor:
         """Every (layer, head), `[L * H, 2]`."""
         layers, heads = torch.arange(self.n_layers), torch.arange(self.n_heads)
-        return torch.cartesian_prod(layers, heads)  # type: ignore[return-value]
+        return torch.cartesian_prod(layers, heads)
 
 
-def find_heads(model: nn.Module) -> Heads:
+def find_heads(model: PreTrainedModel) -> Heads:
     """Locate the heads of a transformers model; raises `StvError` where its decoder cannot be read."""
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
-    projections = tuple(_output_projection(layer) for layer in getattr(decoder, "layers", ()))
-    if not projections or None in projections:
+    decoder = model.get_decoder()
+    projections = [_output_projection(layer) for layer in getattr(decoder, "layers", ())]
+    found = tuple(p for p in projections if p is not None)
+    if not found or len(found) < len(projections):
         raise StvError(
             f"No attention output projections were found in {type(model).__name__}: its decoder needs `layers` "
             f"whose `self_attn` has one of {', '.join(_PROJECTION_NAMES)}."
         )
     n_heads = model.config.get_text_config(decoder=True).num_attention_heads
     # Read from the projection: head_dim is a setting of its own in many families, not hidden_size / heads.
-    head_dim = projections[0].weight.shape[1] // n_heads  # type: ignore[union-attr, operator]
-    return Heads(projections, n_heads, head_dim)  # type: ignore[arg-type]
+    head_dim = found[0].in_features // n_heads
+    return Heads(found, n_heads, head_dim)
 
 
-def _output_projection(layer: nn.Module) -> nn.Module | None:
+def _output_projection(layer: nn.Module) -> nn.Linear | None:
     attention = getattr(layer, "self_attn", None) or getattr(layer, "attn", None)
     return next((getattr(attention, name) for name in _PROJECTION_NAMES if hasattr(attention, name)), None)
 
@@ -82,14 +84,14 @@ def captured(heads: Heads, positions: Tensor) -> Iterator[list[Tensor]]:
 
 @dataclass(frozen=True)
 class Insertion:
-    """What to write where: `locations [K, 2]` and `vectors [..., K, D]`, `...` broadcast against rows and tokens.
+    """What to write where: `locations [K, 2]` and `vectors [..., K, D]`, `...` for rows and tokens.
 
     `active [..., K]` leaves a location alone where it is false; `mode` is `replace` or `add`.
     """
 
-    locations: LongTensor
+    locations: Tensor
     vectors: Tensor
-    active: BoolTensor | None = None
+    active: Tensor | None = None
     mode: str = "replace"
 
     def at_layer(self, layer: int) -> Insertion | None:
@@ -98,7 +100,7 @@ class Insertion:
         if not len(here):
             return None
         active = None if self.active is None else self.active[..., here]
-        return Insertion(self.locations[here], self.vectors[..., here, :], active, self.mode)  # type: ignore[arg-type]
+        return Insertion(self.locations[here], self.vectors[..., here, :], active, self.mode)
 
 
 @contextmanager
@@ -118,7 +120,7 @@ def inserted(heads: Heads, insertion: Insertion, positions: Callable[[], Tensor 
 
 
 def _written(heads: Heads, part: Insertion, activations: Tensor, tokens: Tensor) -> Tensor:
-    """`activations [B, T, H * D]` with one layer's part written at `tokens [B, P]`; in place where no gradient flows."""
+    """`activations [B, T, H * D]` with one layer's part written at `tokens [B, P]`, in place if no gradient flows."""
     if activations.requires_grad or (activations.is_inference() and not torch.is_inference_mode_enabled()):
         activations = activations.clone()
     by_head = activations.unflatten(-1, (heads.n_heads, heads.head_dim))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 from transformers import DynamicCache
 
 from stv_exp.data.prompts import Prompt
@@ -69,15 +69,15 @@ def prefill(backbone: Backbone, prompts: Sequence[Prompt]) -> list[Prefix]:
     backbone.model(**inputs, position_ids=positions(mask)[:, :-1], past_key_values=cache, logits_to_keep=1)
     prefixes = []
     for row, length in enumerate(mask[:, :-1].sum(1).tolist()):
-        keys = tuple(layer.keys[row, :, -length:].clone() for layer in cache.layers)
-        values = tuple(layer.values[row, :, -length:].clone() for layer in cache.layers)
+        keys = tuple(k[row, :, -length:].clone() for k, _, _ in cache)
+        values = tuple(v[row, :, -length:].clone() for _, v, _ in cache)
         prefixes.append(Prefix(keys, values, int(ids[row, -1]), length))
     return prefixes
 
 
 @torch.inference_mode()
 def score(
-    backbone: Backbone, prefixes: Sequence[Prefix], answers: Sequence[LongTensor], insertion: Insertion, when: str
+    backbone: Backbone, prefixes: Sequence[Prefix], answers: Sequence[Tensor], insertion: Insertion, when: str
 ) -> Tensor:
     """Log-likelihood `[Q, S, N]` of each answer token (0 beyond an answer's end) under S insertions a query.
 
@@ -128,7 +128,9 @@ def _join(prefixes: Sequence[Prefix]) -> DynamicCache:
         return torch.stack([torch.nn.functional.pad(t, (0, 0, longest - t.shape[1], 0)) for t in tensors])
 
     layers = range(len(prefixes[0].keys))
-    return DynamicCache([(stack([p.keys[i] for p in prefixes]), stack([p.values[i] for p in prefixes])) for i in layers])
+    return DynamicCache(
+        [(stack([p.keys[i] for p in prefixes]), stack([p.values[i] for p in prefixes])) for i in layers]
+    )
 
 
 def _tree_mask(prefixes: Sequence[Prefix], s: int, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:

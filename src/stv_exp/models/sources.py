@@ -34,12 +34,11 @@ def model_folder(name: str) -> Path:
 def _tiny() -> TemporaryDirectory[str]:
     """A random model of the testbed's architecture, saved and loaded like any other; gone when the process ends."""
     from stv_exp.testbed.curriculum import vocabulary
-    from stv_exp.testbed.model import build_model, build_processor
+    from stv_exp.testbed.model import build_model, build_processor, save
 
     folder = TemporaryDirectory(prefix="stv_exp-tiny-")
     processor = build_processor(vocabulary())
-    build_model(processor, layers=2, hidden=64).save_pretrained(folder.name)
-    processor.save_pretrained(folder.name)
+    save(build_model(processor, layers=2, hidden=64), processor, folder.name)
     return folder
 
 

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 from stv_exp.artefact import Artefact
 from stv_exp.config import Config
 from stv_exp.errors import StvError
 from stv_exp.stages.scan import Scan
 
+logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which instruction set it tried is no news
+
 
 @dataclass(frozen=True, eq=False)
 class Bank(Artefact):
     """Locations `[K, 2]`, their candidates `[K, M, D]` and how many activations each candidate stands for `[K, M]`."""
 
-    locations: LongTensor
+    locations: Tensor
     centroids: Tensor
-    sizes: LongTensor
+    sizes: Tensor
 
 
 def build_bank(scan: Scan, config: Config) -> Bank:
@@ -31,28 +35,34 @@ def build_bank(scan: Scan, config: Config) -> Bank:
     activations = source[:, locations[:, 0], locations[:, 1]].transpose(0, 1)  # [K, T, D]
     if config.method.what == "mean":
         sizes = torch.full((len(locations), 1), activations.shape[1])
-        return Bank(locations, activations.mean(1, keepdim=True), sizes)  # type: ignore[arg-type]
+        return Bank(locations, activations.mean(1, keepdim=True), sizes)
     return Bank(locations, *cluster(activations, config.method.m, config.seed))
 
 
-def choose_locations(scan: Scan, config: Config) -> LongTensor:
+def choose_locations(scan: Scan, config: Config) -> Tensor:
     """Locations `[K, 2]` by `method.where`; raises `StvError` where K exceeds the head count."""
     method = config.method
     n_layers, n_heads = scan.alone.shape[1:3]
     everywhere = torch.cartesian_prod(torch.arange(n_layers), torch.arange(n_heads))
     if method.where in ("all", "learned"):
-        return everywhere  # type: ignore[return-value]
-    if not 1 <= method.k <= len(everywhere):
-        raise StvError(
-            f"method.k={method.k} is not within the {len(everywhere)} heads of {config.model.name} "
-            f"({n_layers} layers x {n_heads} heads); choose 1 to {len(everywhere)}."
-        )
+        return everywhere
+    check_k(config, n_layers, n_heads)
     if method.where == "random":
-        return everywhere[sorted(random.Random(f"{config.seed}/where").sample(range(len(everywhere)), method.k))]  # type: ignore[return-value]
+        return everywhere[sorted(random.Random(f"{config.seed}/where").sample(range(len(everywhere)), method.k))]
     return scan.top_locations(method.sensitivity, method.k)
 
 
-def cluster(activations: Tensor, m: int, seed: int) -> tuple[Tensor, LongTensor]:
+def check_k(config: Config, n_layers: int, n_heads: int) -> None:
+    """Raise `StvError` where the method needs more locations than there are heads."""
+    k, total = config.method.k, n_layers * n_heads
+    if config.method.where in ("sensitivity", "random") and not 1 <= k <= total:
+        raise StvError(
+            f"method.k={k} is not within the {total} heads of {config.model.name} "
+            f"({n_layers} layers x {n_heads} heads); choose 1 to {total}."
+        )
+
+
+def cluster(activations: Tensor, m: int, seed: int) -> tuple[Tensor, Tensor]:
     """FAISS k-means at each location: `[K, T, D]` to centroids `[K, M, D]` and cluster sizes `[K, M]`."""
     if m > activations.shape[1]:
         raise StvError(
@@ -60,7 +70,7 @@ def cluster(activations: Tensor, m: int, seed: int) -> tuple[Tensor, LongTensor]
             "lower method.m or raise scan.pairs."
         )
     centroids, sizes = zip(*(_kmeans(a, m, seed) for a in activations), strict=True)
-    return torch.stack(centroids), torch.stack(sizes)  # type: ignore[return-value]
+    return torch.stack(centroids), torch.stack(sizes)
 
 
 def _kmeans(activations: Tensor, m: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -73,4 +83,5 @@ def _kmeans(activations: Tensor, m: int, seed: int) -> tuple[Tensor, Tensor]:
     kmeans = faiss.Kmeans(data.shape[1], m, niter=25, seed=seed, min_points_per_centroid=1)
     kmeans.train(data)
     _, nearest = kmeans.index.search(data, 1)
-    return torch.from_numpy(kmeans.centroids.copy()), torch.bincount(torch.from_numpy(nearest[:, 0]), minlength=m)
+    centroids = torch.from_numpy(np.array(kmeans.centroids))
+    return centroids, torch.bincount(torch.from_numpy(nearest[:, 0]), minlength=m)

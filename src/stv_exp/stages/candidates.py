@@ -41,6 +41,8 @@ class Candidates(nn.Module):
 class ClusterCandidates(Candidates):
     """One categorical a location over its M centroids (STV), and over "leave this head alone" with `identity`."""
 
+    candidates: Tensor
+
     def __init__(self, bank: Bank, mode: str, identity: bool = False) -> None:
         super().__init__(bank, mode)
         k, m, d = bank.centroids.shape
@@ -63,9 +65,9 @@ class ClusterCandidates(Candidates):
         return -(log_p.exp() * log_p).sum(-1).mean()
 
     def insertion(self, choices: Tensor) -> Insertion:
-        vectors = self.candidates[torch.arange(choices.shape[-1]), choices]  # type: ignore[index]
+        vectors = self.candidates[torch.arange(choices.shape[-1]), choices]
         active = choices != self.identity if self.identity >= 0 else None
-        return Insertion(self.bank.locations, vectors, active, self.mode)  # type: ignore[arg-type]
+        return Insertion(self.bank.locations, vectors, active, self.mode)
 
 
 class MaskCandidates(Candidates):
@@ -92,4 +94,4 @@ class MaskCandidates(Candidates):
 
     def insertion(self, choices: Tensor) -> Insertion:
         vectors = self.bank.centroids[:, 0].expand(*choices.shape, -1)
-        return Insertion(self.bank.locations, vectors, choices == 1, self.mode)  # type: ignore[arg-type]
+        return Insertion(self.bank.locations, vectors, choices == 1, self.mode)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-
 from stv_exp.config import Config
 from stv_exp.data.prompts import DemonstrationSampler, Prompt, make_prompt
 from stv_exp.data.task import Task

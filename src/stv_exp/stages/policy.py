@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from lightning.pytorch.loggers import Logger
-from torch import Generator, LongTensor, Tensor
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
 from stv_exp.artefact import Artefact
@@ -22,8 +22,7 @@ from stv_exp.models.heads import Insertion
 from stv_exp.models.prefix import PrefixCache, score
 from stv_exp.stages.bank import Bank
 from stv_exp.stages.candidates import Candidates, ClusterCandidates, MaskCandidates
-from stv_exp.stages.trainer import Stage, make_trainer
-
+from stv_exp.stages.trainer import Items, Stage, make_trainer
 
 REFERENCE_SAMPLES = 4  # draws a query from the uninformed search: the line that a policy has to beat
 
@@ -36,8 +35,8 @@ class Chosen(Artefact):
     list a column. `candidate_evaluations` counts what the search learned from or selected by.
     """
 
-    choices: LongTensor
-    locations: LongTensor
+    choices: Tensor
+    locations: Tensor
     vectors: Tensor
     active: Tensor
     history: dict[str, list[float]]
@@ -45,9 +44,7 @@ class Chosen(Artefact):
     prefixes_computed: int
 
 
-def choose(
-    backbone: Backbone, task: Task, bank: Bank, config: Config, logger: Logger | None = None
-) -> Chosen:
+def choose(backbone: Backbone, task: Task, bank: Bank, config: Config, logger: Logger | None = None) -> Chosen:
     """Pick one candidate a location by `method.how`: not at all, at random, or by REINFORCE."""
     candidates = make_candidates(bank, config)
     if config.method.how == "reinforce":
@@ -88,7 +85,7 @@ def search(
         )
     # Queries are drawn with replacement only where the support split is used up: epochs of a shuffled split.
     order = RandomSampler(task.support, generator=Generator().manual_seed(config.seed))
-    loader = DataLoader(list(task.support), policy.queries, sampler=order, collate_fn=list, drop_last=True)
+    loader = DataLoader(Items(task.support), policy.queries, sampler=order, collate_fn=list, drop_last=True)
     make_trainer(config.trainer, inference=False, logger=logger, max_steps=steps, max_epochs=-1).fit(module, loader)
     choices = module.select(task) if selecting else candidates.logits.detach().argmax(-1)
     evaluations = steps * per_step + selection
@@ -106,7 +103,7 @@ class ReinforcePolicy(Stage):
         self.prefixes = PrefixCache(backbone, config.policy.cache_bytes)
         self.generator = Generator().manual_seed(config.seed)
         self._uninformed = candidates.logits.detach().clone()
-        self._answers: dict[str, LongTensor] = {}
+        self._answers: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.candidates.parameters(), lr=self.config.policy.lr)
@@ -126,7 +123,7 @@ class ReinforcePolicy(Stage):
         prompts = [make_prompt(self.config.dataset.template, q) for q in queries]
         answers = [self._answer(prompt) for prompt in prompts]
         if self.config.policy.reward == "first":
-            answers = [a[:1] for a in answers]  # type: ignore[misc]
+            answers = [a[:1] for a in answers]
         lengths = torch.tensor([len(a) for a in answers], device=backbone.device)
         # A clone outside inference mode: autograd may keep it for the surrogate's backward.
         total = score(backbone, self.prefixes.get(prompts), answers, insertion, when).sum(-1)
@@ -149,7 +146,7 @@ class ReinforcePolicy(Stage):
             total += self.rewards(queries, self.candidates.insertion(draws)).sum(0)
         return draws[0, total.argmax()]
 
-    def _answer(self, prompt: Prompt) -> LongTensor:
+    def _answer(self, prompt: Prompt) -> Tensor:
         query = prompt.query
         if query.id not in self._answers:
             encode = self.prefixes.backbone.encode_answers
@@ -178,5 +175,5 @@ def _chosen(
     insertion = candidates.insertion(choices)
     active = insertion.active
     kept = torch.ones(len(choices), dtype=torch.bool) if active is None else active
-    insertion = replace(insertion, vectors=insertion.vectors[kept], locations=insertion.locations[kept])  # type: ignore[arg-type]
-    return Chosen(choices, insertion.locations, insertion.vectors, kept, history, evaluations, prefixes)  # type: ignore[arg-type]
+    insertion = replace(insertion, vectors=insertion.vectors[kept], locations=insertion.locations[kept])
+    return Chosen(choices, insertion.locations, insertion.vectors, kept, history, evaluations, prefixes)

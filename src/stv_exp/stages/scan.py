@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 from stv_exp.artefact import Artefact
 from stv_exp.config import Config
@@ -36,11 +36,11 @@ class Scan(Artefact):
         """Sensitivity `[L, H]`; `kind` is one of `SENSITIVITIES`."""
         return SENSITIVITIES[kind](self)
 
-    def top_locations(self, kind: str, k: int) -> LongTensor:
+    def top_locations(self, kind: str, k: int) -> Tensor:
         """The `k` most sensitive (layer, head) pairs, most sensitive first, `[k, 2]`."""
         sensitivity = self.sensitivity(kind)
         best = sensitivity.flatten().topk(k).indices
-        return torch.stack([best // sensitivity.shape[1], best % sensitivity.shape[1]], 1)  # type: ignore[return-value]
+        return torch.stack([best // sensitivity.shape[1], best % sensitivity.shape[1]], 1)
 
 
 def _l2(scan: Scan) -> Tensor:

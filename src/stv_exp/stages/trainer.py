@@ -46,11 +46,13 @@ def make_trainer(config: TrainerConfig, inference: bool = True, logger: Logger |
 
 def predict(module: LightningModule, items: Sequence[object], config: TrainerConfig) -> list[Any]:
     """`predict_step` over batches of `items`, in order; one result a batch."""
-    loader = DataLoader(_Items(items), batch_size=config.batch_size, collate_fn=list)
+    loader = DataLoader(Items(items), batch_size=config.batch_size, collate_fn=list)
     return make_trainer(config).predict(module, loader) or []
 
 
-class _Items(Dataset[object]):
+class Items(Dataset[object]):
+    """A sequence as a dataset."""
+
     def __init__(self, items: Sequence[object]) -> None:
         self.items = items
 

@@ -11,16 +11,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import LongTensor, Tensor
+from torch import Tensor
 from transformers import Idefics2Processor
 
 from stv_exp.config import PretrainConfig
-from stv_exp.data.drawing import ATTRIBUTES
+from stv_exp.data.drawing import ATTRIBUTES, Array
 from stv_exp.data.easy_vqa import pictures, value_index
 from stv_exp.data.languages import GENERIC_QUESTION, LabelTask, easy_vqa_tasks, shape_tasks
 from stv_exp.data.shapes import drawn
 from stv_exp.data.task import open_image
 from stv_exp.testbed.model import IMAGE_TOKENS
+
 
 @dataclass(frozen=True)
 class Gallery:
@@ -36,10 +37,10 @@ class Batch(NamedTuple):
     `targets` is `[B, T]`, -100 where nothing is; answers that label noise replaced still have the true target.
     """
 
-    input_ids: LongTensor
+    input_ids: Tensor
     pixels: Tensor
-    pictures: LongTensor
-    targets: LongTensor
+    pictures: Tensor
+    targets: Tensor
 
 
 def vocabulary() -> list[str]:
@@ -104,7 +105,7 @@ class Curriculum:
             values = gallery.values[attribute][chosen]
             answer = np.array([self.words[t.name][v] for t, v in zip(asked, values, strict=True)])
             ids, targets = self._ask(ids, targets, question, answer, answer)
-        return Batch(_long(ids), gallery.pixels[chosen], torch.arange(n)[:, None], _long(targets))  # type: ignore[arg-type]
+        return Batch(_long(ids), gallery.pixels[chosen], torch.arange(n)[:, None], _long(targets))
 
     def _context(self, family: str, rng: np.random.Generator) -> Batch:
         """Sequences of examples of one task each, mostly with the generic question; some show wrong labels.
@@ -130,9 +131,7 @@ class Curriculum:
             ids, targets = self._ask(ids, targets, question, np.where(wrong[:, i], other, true), true)
         return Batch(_long(ids), gallery.pixels[chosen], _long(shown), _long(targets))
 
-    def _ask(
-        self, ids: NDArray, targets: NDArray, question: NDArray, answer: NDArray, true: NDArray
-    ) -> tuple[NDArray, NDArray]:
+    def _ask(self, ids: Array, targets: Array, question: Array, answer: Array, true: Array) -> tuple[Array, Array]:
         """Append question, answer and newline to `ids`; the question's token predicts the true answer."""
         newline = np.full_like(question, self.newline)
         nothing = np.full_like(question, -100)
@@ -140,5 +139,5 @@ class Curriculum:
         return ids, np.concatenate([targets, np.stack([true, newline, nothing], 1)], 1)
 
 
-def _long(array: NDArray) -> LongTensor:
-    return torch.from_numpy(array.astype(np.int64))  # type: ignore[return-value]
+def _long(array: Array) -> Tensor:
+    return torch.from_numpy(array.astype(np.int64))

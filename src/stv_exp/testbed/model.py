@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -11,6 +13,7 @@ from transformers import (
     Idefics2Processor,
     PreTrainedTokenizerFast,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from stv_exp.data.drawing import IMAGE_SIZE
 
@@ -36,9 +39,7 @@ def build_processor(words: list[str]) -> Idefics2Processor:
         additional_special_tokens=SPECIAL_TOKENS[-3:],
     )
     size = {"shortest_edge": IMAGE_SIZE, "longest_edge": IMAGE_SIZE}
-    images = Idefics2ImageProcessorPil(
-        do_image_splitting=False, size=size, image_mean=[0.2] * 3, image_std=[0.25] * 3
-    )
+    images = Idefics2ImageProcessorPil(do_image_splitting=False, size=size, image_mean=[0.2] * 3, image_std=[0.25] * 3)
     return Idefics2Processor(images, fast, image_seq_len=IMAGE_TOKENS)
 
 
@@ -51,7 +52,6 @@ def build_model(
     config = Idefics2Config(
         image_token_id=processor.image_token_id,
         tie_word_embeddings=False,
-        pad_token_id=tokenizer.pad_token_id,
         text_config=_text_config(len(tokenizer), tokenizer, layers, hidden),
         vision_config={
             "hidden_size": 64,
@@ -106,3 +106,10 @@ def _initialise(model: torch.nn.Module) -> None:
             parameter.normal_(0, 0.5)
         elif parameter.dim() >= 2:
             parameter.normal_(0, 0.8 / parameter[0].numel() ** 0.5)
+
+
+def save(model: Idefics2ForConditionalGeneration, processor: Idefics2Processor, folder: Path | str) -> None:
+    """Write weights, config, processor and tokenizer as `from_pretrained` reads them."""
+    disable_progress_bar()  # one file is written at once
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)

@@ -11,6 +11,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
@@ -20,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from stv_exp.config import Config, PretrainConfig
 from stv_exp.testbed.curriculum import Batch, Curriculum, vocabulary
-from stv_exp.testbed.model import build_model, build_processor
+from stv_exp.testbed.model import build_model, build_processor, save
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,7 @@ def pretrain(config: Config) -> Path:
     )
     last = folder / "checkpoints" / "last.ckpt"
     trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
-    model.save_pretrained(folder / "weights")
-    processor.save_pretrained(folder / "weights")
+    save(model, processor, folder / "weights")
     log.info("The testbed is in %s; use it with model.name=%s", folder / "weights", folder / "weights")
     return folder / "weights"
 
@@ -81,7 +81,7 @@ class Pretraining(LightningModule):
         self.log_dict({"loss": loss, "accuracy": correct}, prog_bar=True, batch_size=1)
         return loss + 0.1 * ending
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         recipe = self.recipe
         optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=1.0, betas=(0.9, 0.98), weight_decay=recipe.weight_decay

@@ -1,0 +1,26 @@
+"""`python -m stv_exp.report [outputs] [--study NAME]` compares the runs on disk."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from stv_exp.errors import StvError
+from stv_exp.report.comparison import report
+
+
+def main() -> int:
+    """Entry point: the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m stv_exp.report", description=__doc__)
+    parser.add_argument("outputs", nargs="?", default="outputs", type=Path, help="outputs folder (default: outputs)")
+    parser.add_argument("--study", help="only the runs of this sweep (a folder of outputs/sweeps)")
+    arguments = parser.parse_args()
+    try:
+        report(arguments.outputs, arguments.study)
+    except StvError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

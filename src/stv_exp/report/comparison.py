@@ -1,0 +1,155 @@
+"""The comparison of runs: a table on screen, as Markdown, CSV and LaTeX, and its pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from tabulate import tabulate
+
+from stv_exp.report.pictures import accuracy_bars, reward_curves, sensitivity_map
+from stv_exp.report.runs import load_runs, unfinished
+from stv_exp.store import read_json, write_text
+
+HEADERS = ["method", "accuracy", "tasks", "seeds", "location search (s)", "all stages (s)", "candidate evaluations"]
+
+
+def report(outputs: Path, study: str | None = None) -> Path:
+    """Print the comparison of what is on disk and write it to a folder, which is returned."""
+    runs = load_runs(outputs, study)
+    folder = outputs / "sweeps" / study if study else outputs / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, tasks = summary(runs), by_task(runs)
+    _print(HEADERS, rows, study or str(outputs))
+    for name, headers, table in (
+        ("table", HEADERS, rows),
+        ("tasks", list(tasks[0]), [list(t.values()) for t in tasks]),
+    ):
+        write_text(folder / f"{name}.md", tabulate(table, headers, tablefmt="github") + "\n")
+        write_text(folder / f"{name}.tex", tabulate(table, headers, tablefmt="latex_booktabs") + "\n")
+        write_text(folder / f"{name}.csv", _csv([headers, *table]))
+    write_text(folder / "runs.csv", runs.drop(columns="folder").to_csv(index=False))
+    pictures = _pictures(runs, outputs, folder)
+    console = _console()
+    for sentence in [*k_collapse(runs), *unfinished(outputs, study)]:
+        console.print(f"note: {sentence}", highlight=False)
+    console.print(f"Written to {folder}: table and tasks (.md .csv .tex), {', '.join(pictures)}", highlight=False)
+    return folder
+
+
+def summary(runs: pd.DataFrame) -> list[list[str]]:
+    """One row a method: mean over tasks, then mean and standard deviation over seeds; times are means a run."""
+    rows = []
+    for label, own in _in_order(runs):
+        by_seed = own.groupby("seed")["accuracy"].mean()
+        search = own["location_search_seconds"].mean()
+        rows.append(
+            [
+                label,
+                _mean_and_deviation(by_seed),
+                str(own["task"].nunique()),
+                str(len(by_seed)),
+                "-" if pd.isna(search) else f"{search:.2f}",
+                f"{own['seconds'].mean():.2f}",
+                f"{own['candidate_evaluations'].mean():.0f}",
+            ]
+        )
+    return rows
+
+
+def by_task(runs: pd.DataFrame) -> list[dict[str, str]]:
+    """One row a task, one column a method: mean and standard deviation over seeds."""
+    labels = [label for label, _ in _in_order(runs)]
+    rows = []
+    for task, own in runs.groupby("task", sort=True):
+        cells = {label: own[own["label"] == label]["accuracy"] for label in labels}
+        rows.append({"task": str(task)} | {k: _mean_and_deviation(v) if len(v) else "-" for k, v in cells.items()})
+    return rows
+
+
+def k_collapse(runs: pd.DataFrame) -> list[str]:
+    """The sentence for a sweep over K whose accuracy falls as K grows (a diagnostic of the method)."""
+    found = []
+    k = pd.to_numeric(runs["label"].str.extract(r"\bk=(\d+)")[0])
+    for method, own in runs.assign(k=k).dropna(subset="k").groupby("method"):
+        means = own.groupby("k")["accuracy"].mean()
+        best, largest = float(str(means.idxmax())), float(means.index.max())
+        if best < largest and means[largest] < means[best] - 0.05:
+            found.append(
+                f"Accuracy of {method} drops as K grows ({means[best]:.2f} at k={best:.0f}, {means[largest]:.2f} at "
+                f"k={largest:.0f}): the sensitivity picks noisy heads; try another one, or bank.identity=true."
+            )
+    return found
+
+
+def _in_order(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Runs by label, the labels by mean accuracy."""
+    groups = [(str(label), own) for label, own in runs.groupby("label")]
+    return sorted(groups, key=lambda g: g[1]["accuracy"].mean())
+
+
+def _mean_and_deviation(values: pd.Series) -> str:
+    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+
+
+def _csv(rows: list[list[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def _print(headers: list[str], rows: list[list[str]], title: str) -> None:
+    table = Table(title=title)
+    for i, header in enumerate(headers):
+        table.add_column(header, justify="left" if i == 0 else "right", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table)
+
+
+def _console() -> Console:
+    """The terminal at its own width; a file or a log wide enough for the table."""
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def _pictures(runs: pd.DataFrame, outputs: Path, folder: Path) -> list[str]:
+    """Draw what the runs have; returns the names of the files."""
+    seeds = {label: own.groupby("seed")["accuracy"].mean().tolist() for label, own in _in_order(runs)}
+    figures = {"accuracy.png": accuracy_bars(seeds)}
+    histories: dict[str, list[dict[str, list[float]]]] = defaultdict(list)
+    for label, own in _in_order(runs):
+        for run in own["folder"]:
+            if (path := Path(run, "history.csv")).is_file():
+                histories[label].append({str(k): v.tolist() for k, v in pd.read_csv(path).items()})
+    if histories:
+        figures["rewards.png"] = reward_curves(histories)
+    if (figure := _first_scan(runs, outputs)) is not None:
+        figures["sensitivity.png"] = figure
+    for name, figure in figures.items():
+        figure.savefig(folder / name, dpi=130)
+    return list(figures)
+
+
+def _first_scan(runs: pd.DataFrame, outputs: Path) -> Figure | None:
+    """The sensitivity map of the first run that chose its locations by sensitivity."""
+    from stv_exp.stages.scan import Scan
+
+    for run in runs.sort_values(["task", "seed"])["folder"]:
+        config = yaml.safe_load(Path(run, "config.yaml").read_text(encoding="utf-8"))
+        scan = (read_json(Path(run, "manifest.json")) or {}).get("inputs", {}).get("scan")
+        path = outputs / "stages" / f"scan-{scan}" / "artefact.safetensors"
+        if config["method"]["where"] == "sensitivity" and path.is_file():
+            kind = config["method"]["sensitivity"]
+            found = Scan.load(path)
+            locations = found.top_locations(kind, config["method"]["k"])
+            title = f"{kind} sensitivity, {config['dataset']['task']}; squares: top {config['method']['k']}"
+            return sensitivity_map(found.sensitivity(kind), locations, title)
+    return None
