@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image
@@ -34,6 +34,7 @@ def choose(tasks: dict[str, LabelTask], name: str) -> LabelTask:
     return tasks[name]
 
 
+@lru_cache(maxsize=8)  # the jobs of a sweep share their pictures
 def drawn(split: str, n: int, family: str = "plain") -> tuple[Attributes, Array]:
     """Attributes and images `[N, 32, 32, 3]` of a split; a split's first images do not depend on `n`."""
     values = [np.zeros((0, len(ATTRIBUTES)), dtype=np.int64)]

@@ -54,9 +54,14 @@ class PrefixCache:
         for key, prefix in found.items():
             self._kept[key] = prefix
             self._kept.move_to_end(key)
-        while sum(p.n_bytes for p in self._kept.values()) > self.max_bytes:
+        while self.n_bytes > self.max_bytes:
             self._kept.popitem(last=False)
         return [found[p.query.id] for p in prompts]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes kept at present."""
+        return sum(p.n_bytes for p in self._kept.values())
 
 
 @torch.inference_mode()

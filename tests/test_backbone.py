@@ -1,0 +1,64 @@
+"""The backbone's operations do not depend on how prompts are batched."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stv_exp import TaskVector
+from stv_exp.config import ModelConfig
+from stv_exp.data.prompts import make_prompt
+from stv_exp.errors import StvError
+from stv_exp.models.backbone import load_backbone
+
+
+@pytest.fixture
+def prompts(task, config):
+    """Prompts of 0 to 3 demonstrations: several images each, different lengths."""
+    return [make_prompt(config.dataset.template, task.support[9], task.support[:s]) for s in (3, 0, 2)]
+
+
+@pytest.fixture
+def vector(backbone):
+    heads = backbone.heads
+    pick = torch.Generator().manual_seed(0)
+    return TaskVector(heads.all_locations()[::3], torch.randn(6, heads.head_dim, generator=pick))
+
+
+def test_capture_of_a_batch_equals_capture_of_each(backbone, prompts):
+    together = backbone.capture(backbone.encode(prompts))
+    assert together.shape == (3, 2, 8, 8)
+    for row, prompt in enumerate(prompts):
+        torch.testing.assert_close(backbone.capture(backbone.encode([prompt]))[0], together[row], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("inserted", [False, True])
+def test_generation_of_a_batch_equals_generation_of_each(backbone, prompts, vector, inserted):
+    v = vector if inserted else None
+    together = backbone.generate(backbone.encode(prompts), 3, v)
+    assert together == [backbone.generate(backbone.encode([p]), 3, v)[0] for p in prompts]
+
+
+def test_forwards_and_tokens_are_counted(backbone, prompts):
+    forwards, tokens = backbone.forwards, backbone.tokens
+    batch = backbone.encode(prompts)
+    backbone.capture(batch)
+    assert backbone.forwards - forwards == 1
+    assert backbone.tokens - tokens == batch["input_ids"].numel()
+
+
+@pytest.mark.parametrize("name", ["./no/such/folder", "/nowhere", "a/b/c"])
+def test_a_missing_checkpoint_folder_is_refused(name):
+    with pytest.raises(StvError, match="does not exist"):
+        load_backbone(ModelConfig(name=name))
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(StvError, match=r"without config\.json"):
+        load_backbone(ModelConfig(name=str(tmp_path)))
+
+
+def test_a_broken_checkpoint_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(StvError, match="cannot be loaded"):
+        load_backbone(ModelConfig(name=str(tmp_path)))

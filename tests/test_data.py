@@ -1,0 +1,154 @@
+"""Splits never touch, demonstrations are never their own query, and bad data is refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stv_exp.config import TemplateConfig
+from stv_exp.data import easy_vqa, shapes
+from stv_exp.data.drawing import ATTRIBUTES, Attributes, draw
+from stv_exp.data.languages import SHARED_WORDS, easy_vqa_tasks, shape_tasks
+from stv_exp.data.prompts import DemonstrationSampler, make_prompt
+from stv_exp.data.task import Example, Task, open_image
+from stv_exp.errors import StvError
+
+
+def test_a_third_of_the_tasks_is_ambiguous():
+    tasks = shape_tasks().values()
+    assert len(tasks) >= 12
+    assert sum(t.ambiguous for t in tasks) == len(tasks) / 3
+
+
+def test_unambiguous_words_belong_to_one_task_and_three_shared_words_to_one_at_most():
+    tasks = shape_tasks().values()
+    own = [word for t in tasks if not t.ambiguous for word in t.words]
+    assert len(own) == len(set(own)) and not set(own) & set(SHARED_WORDS)
+    ambiguous = [set(t.words) for t in tasks if t.ambiguous]
+    for i, a in enumerate(ambiguous):
+        assert all(len(a & b) <= 2 for b in ambiguous[i + 1 :])
+    for word in SHARED_WORDS:
+        assert sum(word in words for words in ambiguous) >= 4
+
+
+def test_no_image_is_in_two_splits():
+    seen = set()
+    for split in ("train", "support", "eval"):
+        for family in ("plain", "shifted"):
+            _, images = shapes.drawn(split, 200, family)
+            digests = {image.tobytes() for image in images}
+            assert len(digests) == 200 and not digests & seen
+            seen |= digests
+
+
+def test_a_larger_split_begins_with_the_smaller_one():
+    (small, few), (large, many) = shapes.drawn("eval", 30), shapes.drawn("eval", 700)
+    assert np.array_equal(few, many[:30]) and np.array_equal(small.values, large.values[:30])
+
+
+def test_the_shifted_family_has_other_colours_and_the_same_labels():
+    attributes = Attributes.sample(300, np.random.default_rng(0))
+    plain, shifted = (draw(attributes, np.random.default_rng(1), family) for family in ("plain", "shifted"))
+    for value in range(len(ATTRIBUTES["colour"])):
+        rows = attributes.of("colour") == value
+        assert np.abs(plain[rows].mean((0, 1, 2)) - shifted[rows].mean((0, 1, 2))).max() > 5
+
+
+def test_every_demonstration_is_a_support_example_other_than_the_query(task):
+    sampler = DemonstrationSampler(task, seed=0)
+    support = {e.id for e in task.support}
+    for query in (*task.support, *task.evaluation):
+        ids = [d.id for d in sampler.draw(query, 5, "scan")]
+        assert query.id not in ids and set(ids) <= support and len(set(ids)) == 5
+
+
+def test_demonstrations_depend_on_seed_and_query_not_on_the_order_of_calls(task):
+    first, second = task.support[:2]
+    a, b = DemonstrationSampler(task, 0), DemonstrationSampler(task, 0)
+    assert [a.draw(first, 3, "x"), a.draw(second, 3, "x")] == [b.draw(second, 3, "x"), b.draw(first, 3, "x")][::-1]
+    assert DemonstrationSampler(task, 1).draw(first, 3, "x") != a.draw(first, 3, "x")
+
+
+def test_label_noise_is_the_share_of_wrong_labels(task):
+    right = {e.id: e.answers for e in task.support}
+    drawn = [d for q in task.support for d in DemonstrationSampler(task, 0, 0.25).draw(q, 20, "x")]
+    wrong = [d for d in drawn if d.answers != right[d.id]]
+    assert 0.18 < len(wrong) / len(drawn) < 0.32
+    assert all(d.answers[0] in task.labels for d in wrong)
+
+
+def test_label_noise_without_a_closed_set_of_labels_is_refused(task):
+    with pytest.raises(StvError, match="label_noise"):
+        DemonstrationSampler(replace(task, labels=()), 0, 1.0).draw(task.evaluation[0], 1, "x")
+
+
+def test_more_demonstrations_than_there_are_is_refused(task):
+    with pytest.raises(StvError, match="24 demonstrations"):
+        DemonstrationSampler(task, 0).draw(task.support[0], 24, "x")
+
+
+def test_a_prompt_ends_where_the_answer_begins(task):
+    template = TemplateConfig(prefix="Look. ", demonstration="<image>{question} {answer}\n", query="<image>{question}")
+    prompt = make_prompt(template, task.evaluation[0], task.support[:2])
+    a, b = (d.answers[0] for d in task.support[:2])
+    assert prompt.text == f"Look. <image>what? {a}\n<image>what? {b}\n<image>what?"
+    assert len(prompt.images) == 3
+
+
+def test_easy_vqa_keeps_its_own_splits_and_hides_the_question(config):
+    task = easy_vqa.load(replace(config.dataset, name="easy_vqa", task="easy-colour-1", support=50, eval=40))
+    assert all(e.id.startswith("train-") for e in task.support)
+    assert all(e.id.startswith("test-") for e in task.evaluation)
+    assert {e.question for e in task.evaluation} == {"what?"}
+    assert {a for e in task.evaluation for a in e.answers} <= set(easy_vqa_tasks()["easy-colour-1"].words)
+
+
+@pytest.mark.parametrize(("split", "attribute"), [("train", "colour"), ("test", "shape")])
+def test_easy_vqa_attributes_agree_with_the_packages_answers(split, attribute):
+    package = pytest.importorskip("easy_vqa")
+    known = {number: attributes for number, _, attributes in easy_vqa.pictures(split)}
+    assert len(known) > 700
+    for question, answer, number in zip(*getattr(package, f"get_{split}_questions")(), strict=True):
+        asked = "colour" if question.startswith("what color") else "shape"
+        if question.startswith(("what color", "what shape")) and number in known and asked == attribute:
+            assert known[number][attribute] == answer
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x89PNG\r\n\x1a\n garbage"])
+def test_a_missing_or_corrupt_image_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "broken.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StvError, match=r"broken\.png cannot be read"):
+        open_image(str(path))
+
+
+def test_a_truncated_image_is_refused_by_name(tmp_path):
+    path = tmp_path / "cut.png"
+    Image.effect_noise((64, 64), 50).save(path)
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(StvError, match=r"cut\.png cannot be read"):
+        open_image(str(path))
+
+
+def test_an_empty_split_is_refused():
+    one = (Example("a", (), "?", ("x",)),)
+    with pytest.raises(StvError, match="support split of t is empty"):
+        Task("t", (), one)
+    with pytest.raises(StvError, match="eval split of t is empty"):
+        Task("t", one, ())
+
+
+def test_splits_that_touch_are_refused():
+    one = (Example("a", (), "?", ("x",)),)
+    with pytest.raises(StvError, match="both support and eval"):
+        Task("t", one, one)
+
+
+@pytest.mark.parametrize(("loader", "task"), [(shapes.load, "colour-9"), (easy_vqa.load, "easy-size-0")])
+def test_an_unknown_task_is_refused_with_the_choices(config, loader, task):
+    with pytest.raises(StvError, match="choose one of"):
+        loader(replace(config.dataset, task=task))
