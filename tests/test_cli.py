@@ -85,7 +85,15 @@ def test_a_sweep_shares_its_scan_and_ends_with_the_table(tmp_path):
     assert len(scans) == 2, "one a seed"
     assert all(f"stv_identity k={k} m={m}" in done.stdout for k in (2, 4) for m in (1, 2))
     written = {p.name for p in (tmp_path / "outputs/sweeps/k_and_m").iterdir()}
-    assert {"table.md", "table.csv", "table.tex", "tasks.md", "accuracy.png", "rewards.png", "sensitivity.png"} <= written
+    assert {
+        "table.md",
+        "table.csv",
+        "table.tex",
+        "tasks.md",
+        "accuracy.png",
+        "rewards.png",
+        "sensitivity.png",
+    } <= written
 
 
 def test_a_failed_job_does_not_lose_the_others(tmp_path):

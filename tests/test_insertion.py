@@ -219,7 +219,10 @@ def test_a_file_that_is_no_task_vector_is_refused_by_name(tmp_path, content):
     [([[3, 0]], 20, "layer 3"), ([[0, 6]], 20, "head 6"), ([[0, 0]], 16, "head_dim 16")],
 )
 def test_a_vector_for_another_model_is_refused(locations, dim, message):
-    with pytest.raises(StvError, match=message), TaskVector(torch.tensor(locations), torch.zeros(1, dim)).inserted(llama()):
+    with (
+        pytest.raises(StvError, match=message),
+        TaskVector(torch.tensor(locations), torch.zeros(1, dim)).inserted(llama()),
+    ):
         pass
 
 

@@ -69,8 +69,9 @@ def test_the_scan_does_not_depend_on_the_batch_size(backbone, task, config):
 
 
 def test_nan_in_activations_is_refused(task, config):
-    from stv_exp.models.sources import model_folder
     from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from stv_exp.models.sources import model_folder
 
     folder = model_folder("tiny")
     broken = AutoModelForImageTextToText.from_pretrained(folder)

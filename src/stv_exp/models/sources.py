@@ -7,10 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import stv_exp
 from stv_exp.errors import StvError
 
-TESTBED = Path(stv_exp.__file__).parent / "testbed" / "weights"
+TESTBED = Path(__file__).parents[1] / "testbed" / "weights"
 _HEADER_BYTES = 1 << 20
 
 

@@ -1,0 +1,39 @@
+# Everything runs from a virtual environment that the first target creates. `make help` lists the targets.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint smoke shots clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## set up, compare all methods on the testbed, print the table, save the pictures
+	$(BIN)/python -m stv_exp +experiment=quickstart
+
+test: $(READY)  ## set up and run every test that needs no GPU and no network
+	$(BIN)/python -m pytest -m "not gpu and not network"
+
+lint: $(READY)  ## ruff, mypy, import-linter, codespell
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell src tests conf README.md CHANGELOG.md
+
+smoke: $(READY)  ## every stage on a random tiny model
+	$(BIN)/python -m stv_exp +experiment=smoke
+
+shots: $(READY)  ## accuracy of the testbed against shots, every task
+	$(BIN)/python -m stv_exp +experiment=testbed_shots
+
+clean:  ## remove the virtual environment and all outputs
+	rm -rf $(VENV) outputs/runs outputs/stages outputs/sweeps outputs/wandb outputs/report
