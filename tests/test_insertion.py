@@ -210,7 +210,7 @@ def test_a_task_vector_survives_its_file(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"not a tensor file at all"])
 def test_a_file_that_is_no_task_vector_is_refused_by_name(tmp_path, content):
     (tmp_path / "v.safetensors").write_bytes(content)
-    with pytest.raises(StvError, match="v.safetensors is not a saved TaskVector"):
+    with pytest.raises(StvError, match=r"v\.safetensors is not a saved TaskVector"):
         TaskVector.load(tmp_path / "v.safetensors")
 
 

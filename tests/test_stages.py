@@ -101,7 +101,7 @@ def test_centroids_are_the_means_of_what_is_nearest_to_them():
 
 
 def test_more_clusters_than_activations_is_refused(scanned, config):
-    with pytest.raises(StvError, match="method.m=31 candidates cannot be made of 30 activations"):
+    with pytest.raises(StvError, match=r"method\.m=31 candidates cannot be made of 30 activations"):
         build_bank(scanned, with_method(config, m=31))
 
 
@@ -206,7 +206,7 @@ def test_identity_lets_a_search_leave_heads_alone(backbone, task, config):
 def test_too_small_a_budget_for_the_final_selection_is_refused(backbone, task, config):
     config = with_method(config, where="learned", what="mean")
     bank = build_bank(scan(backbone, task, config), config)
-    with pytest.raises(StvError, match="raise policy.steps"):
+    with pytest.raises(StvError, match=r"raise policy\.steps"):
         choose(backbone, task, bank, replace(config, policy=replace(config.policy, steps=1)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,7 +47,10 @@ def pretrain(config: Config) -> Path:
         enable_model_summary=False,
     )
     last = folder / "checkpoints" / "last.ckpt"
-    trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* not empty")  # it is to be resumed
+        warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+        trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
     save(model, processor, folder / "weights")
     log.info("The testbed is in %s; use it with model.name=%s", folder / "weights", folder / "weights")
     return folder / "weights"

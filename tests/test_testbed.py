@@ -1,0 +1,161 @@
+"""The shipped model is a real Idefics2 that learns in context, and its recipe is reproducible and resumable."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor, Idefics2ForConditionalGeneration
+
+from stv_exp.config import Config, DatasetConfig, ModelConfig, PretrainConfig
+from stv_exp.data.languages import shape_tasks
+from stv_exp.data.prompts import make_prompt
+from stv_exp.data.shapes import drawn
+from stv_exp.models.backbone import load_backbone
+from stv_exp.models.sources import TESTBED
+from stv_exp.pipeline import load_task
+from stv_exp.stages.evaluate import accuracy, evaluate
+from stv_exp.testbed.curriculum import Curriculum, vocabulary
+from stv_exp.testbed.model import build_processor
+from stv_exp.testbed.pretrain import learning_rate, pretrain
+
+RECIPE = PretrainConfig(images=60, steps=6, perception_steps=3, sequences=4, distinct_images=12, checkpoint_every=2)
+
+
+def dataset(task: str, **changes: object) -> DatasetConfig:
+    config = DatasetConfig("shapes", "stv_exp.data.shapes", task, support=200, eval=60, max_new_tokens=2)
+    return replace(config, **changes)
+
+
+def measured(tasks: list[str], shots: int, **changes: object) -> float:
+    """Mean accuracy over tasks of prompting the shipped checkpoint on the eval split."""
+    backbone = load_backbone(ModelConfig(name="testbed"))
+    found = []
+    for name in tasks:
+        config = Config(dataset=dataset(name, **changes))
+        config.method.shots = shots
+        config.trainer.batch_size = 60
+        found.append(accuracy(evaluate(backbone, load_task(config), None, config)))
+    return fmean(found)
+
+
+def names(ambiguous: bool) -> list[str]:
+    return [t.name for t in shape_tasks().values() if t.ambiguous == ambiguous]
+
+
+def test_the_folder_loads_like_any_hugging_face_model():
+    model = AutoModelForImageTextToText.from_pretrained(TESTBED)
+    assert isinstance(model, Idefics2ForConditionalGeneration)
+    assert AutoProcessor.from_pretrained(TESTBED).tokenizer.convert_tokens_to_ids("what?") > 3
+    assert 1e6 < model.num_parameters() < 4e6
+
+
+def test_the_weights_are_safetensors_under_6_mb():
+    files = {p.name for p in TESTBED.iterdir()}
+    assert "model.safetensors" in files and not any(f.endswith((".bin", ".pt", ".pkl")) for f in files)
+    assert (TESTBED / "model.safetensors").stat().st_size < 6e6
+
+
+def test_zero_shot_it_knows_at_most_10_percent():
+    assert measured([*names(True), *names(False)], shots=0) <= 0.10
+
+
+def test_unambiguous_tasks_reach_75_percent_at_4_shots():
+    assert measured(names(False), shots=4) >= 0.75
+
+
+def test_ambiguous_tasks_need_many_shots():
+    one, eight = (measured(names(True), shots=s) for s in (1, 8))
+    assert one <= 0.60 and eight >= one + 0.15
+
+
+def test_the_explicit_question_needs_no_demonstrations():
+    assert measured(names(True)[:4], shots=0, explicit_question=True) > 0.75
+
+
+def test_wrong_labels_in_demonstrations_cost_accuracy():
+    task = names(True)[:4]
+    assert measured(task, shots=4, label_noise=0.5) < measured(task, shots=4) - 0.1
+
+
+def test_easy_vqas_test_split_is_learned_in_context():
+    easy = {"name": "easy_vqa", "loader": "stv_exp.data.easy_vqa"}
+    tasks = ["easy-colour-1", "easy-shape-1"]
+    assert measured(tasks, shots=4, **easy) > measured(tasks, shots=0, **easy) + 0.4
+
+
+def test_training_sequences_are_what_the_processor_makes_of_a_prompt():
+    """What pretraining builds from arrays equals the real processor's reading of the rendered prompt."""
+    processor = build_processor(vocabulary())
+    curriculum = Curriculum(processor, replace(RECIPE, noisy_sequences=0.0, explicit=0.0), seed=0)
+    batch = curriculum._context("shapes", np.random.default_rng(0))
+    decoded = processor.tokenizer.decode(batch.input_ids[0], skip_special_tokens=False)
+    examples = [line for line in decoded.split("\n") if line]
+    words = [line.rpartition("what?")[2] for line in examples]
+    text = "".join(f"<image>what? {word}\n" for word in words)
+    _, images = drawn("train", RECIPE.images)
+    again = processor(text=[text], images=[[Image.fromarray(i) for i in images[: len(words)]]], return_tensors="pt")
+    assert torch.equal(again["input_ids"][0], batch.input_ids[0])
+    assert torch.equal(again["pixel_values"][0], curriculum.galleries["shapes"].pixels[: len(words)])
+
+
+def test_batches_depend_on_seed_and_index_alone():
+    processor = build_processor(vocabulary())
+    a, b = (Curriculum(processor, RECIPE, seed=3) for _ in range(2))
+    b.batch(4)
+    for index in (0, 5):
+        assert all(torch.equal(x, y) for x, y in zip(a.batch(index), b.batch(index), strict=True))
+    assert not torch.equal(a.batch(5).input_ids, Curriculum(processor, RECIPE, seed=4).batch(5).input_ids)
+
+
+def test_noisy_answers_keep_their_true_target():
+    processor = build_processor(vocabulary())
+    curriculum = Curriculum(processor, replace(RECIPE, noisy_sequences=1.0, max_noise=1.0), seed=0)
+    newline = processor.tokenizer.eos_token_id
+    wrong = total = 0
+    for index in range(3, 20):
+        batch = curriculum.batch(index)
+        asked = (batch.targets >= 0) & (batch.targets != newline)
+        shown = batch.input_ids[:, 1:][asked[:, :-1]]
+        wrong += int((shown != batch.targets[asked]).sum())
+        total += len(shown)
+    assert 0.2 < wrong / total < 0.6
+
+
+def test_a_killed_training_resumes_where_it_was(tmp_path, monkeypatch):
+    """Killed in the 5th of 6 steps and started again, it ends with the weights of an uninterrupted training."""
+    whole, parts = (Config(job="pretrain", pretrain=replace(RECIPE, folder=str(tmp_path / n))) for n in ("a", "b"))
+    pretrain(whole)
+    made = Curriculum.batch
+    with monkeypatch.context() as patch:
+        patch.setattr(Curriculum, "batch", lambda self, i: made(self, i) if i < 4 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pretrain(parts)
+    pretrain(parts)
+    a, b = (
+        AutoModelForImageTextToText.from_pretrained(Path(c.pretrain.folder) / "weights").state_dict()
+        for c in (whole, parts)
+    )
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_the_learning_rate_warms_up_twice_and_ends_low():
+    recipe = PretrainConfig()
+    assert learning_rate(0, recipe) < recipe.perception_lr / 50
+    assert learning_rate(recipe.perception_steps - 1, recipe) == recipe.perception_lr
+    assert learning_rate(recipe.perception_steps, recipe) < recipe.lr / 50
+    assert learning_rate(recipe.steps - 1, recipe) == pytest.approx(0.02 * recipe.lr)
+
+
+def test_a_prompt_of_the_testbed_has_no_unknown_words():
+    processor = AutoProcessor.from_pretrained(TESTBED)
+    for name in shape_tasks():
+        config = Config(dataset=dataset(name, eval=4, support=4))
+        task = load_task(config)
+        prompt = make_prompt(config.dataset.template, task.evaluation[0], task.support)
+        assert processor.tokenizer.unk_token_id not in processor.tokenizer(prompt.text)["input_ids"]
