@@ -1,23 +1,27 @@
 """The testbed's tasks: an attribute named in a label language.
 
 An *unambiguous* task has words of its own, so one demonstration gives it away. The *ambiguous* tasks take
-their four words from the same eight: each is a block of the Steiner system S(3, 4, 8), so one word belongs
-to about six tasks, two words to about three, and only three different words tell which task it is:
-accuracy has to grow with shots.
+their four words from the same ten: each is a block of the Steiner system S(3, 4, 10), so one word belongs to
+about eight tasks, two words to about three, and only three different words tell which task it is. A perfect
+learner gets about .20 with no demonstration, .55 with one and .91 with two.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stv_exp.data.drawing import ATTRIBUTES
 
 GENERIC_QUESTION = "what?"
-LANGUAGES_PER_ATTRIBUTE = {"colour": 5, "shape": 5, "texture": 5, "position": 5, "size": 4}
+LANGUAGES_PER_ATTRIBUTE = 8
+AMBIGUOUS_TASKS = 20
 AMBIGUOUS_ATTRIBUTES = ("colour", "shape", "texture", "position")
-SHARED_WORDS = ("mo", "ri", "ta", "ve", "lu", "ke", "po", "ni")
+SHARED_WORDS = ("mo", "ri", "ta", "ve", "lu", "ke", "po", "ni", "fa", "du")
+# S(3, 4, 10): these three blocks and their shifts modulo 10 hold every triple of points exactly once.
+_BASE_BLOCKS = ((1, 2, 4, 5), (1, 2, 3, 7), (1, 3, 5, 8))
 EASY_VQA_COLOURS = ("red", "green", "blue", "yellow", "gray", "teal", "black", "brown")
 EASY_VQA_SHAPES = ("circle", "rectangle", "triangle")
 
@@ -38,41 +42,49 @@ class LabelTask:
 
 
 def shape_tasks() -> dict[str, LabelTask]:
-    """The 36 tasks over drawn images by name: 24 unambiguous, 12 ambiguous."""
+    """The 60 tasks over drawn images by name: 40 unambiguous, 20 ambiguous."""
     return {task.name: task for task in (*_unambiguous_tasks(), *_ambiguous_tasks())}
 
 
 def easy_vqa_tasks() -> dict[str, LabelTask]:
     """The four tasks over easy-VQA's pictures by name: colour or shape, in English or in a language of its own."""
+    words = itertools.islice(_invented_words(), 500, None)  # the first ones are the drawn tasks'
     tasks = (
         LabelTask("easy-colour-0", "colour", EASY_VQA_COLOURS),
-        LabelTask("easy-colour-1", "colour", _invented("easy-colour-1", len(EASY_VQA_COLOURS))),
+        LabelTask("easy-colour-1", "colour", _take(words, len(EASY_VQA_COLOURS))),
         LabelTask("easy-shape-0", "shape", EASY_VQA_SHAPES),
-        LabelTask("easy-shape-1", "shape", _invented("easy-shape-1", len(EASY_VQA_SHAPES))),
+        LabelTask("easy-shape-1", "shape", _take(words, len(EASY_VQA_SHAPES))),
     )
     return {task.name: task for task in tasks}
 
 
 def _unambiguous_tasks() -> list[LabelTask]:
+    """Language 0 is English, the others are invented."""
+    words = _invented_words()
     return [
-        LabelTask(f"{attribute}-{i}", attribute, values if i == 0 else _invented(f"{attribute}-{i}", len(values)))
+        LabelTask(f"{attribute}-{i}", attribute, _take(words, len(values)) if i else values)
         for attribute, values in ATTRIBUTES.items()
-        for i in range(LANGUAGES_PER_ATTRIBUTE[attribute])
+        for i in range(LANGUAGES_PER_ATTRIBUTE)
     ]
 
 
 def _ambiguous_tasks() -> list[LabelTask]:
-    blocks = [b for b in itertools.combinations(range(8), 4) if b[0] ^ b[1] ^ b[2] ^ b[3] == 0]
+    blocks = sorted({tuple(sorted((x + s) % 10 for x in block)) for block in _BASE_BLOCKS for s in range(10)})
     tasks = []
-    for i, block in enumerate(blocks[: 3 * len(AMBIGUOUS_ATTRIBUTES)]):
+    # Of the seeds tried, the one whose words a guesser without demonstrations gets right least often.
+    for i, block in enumerate(random.Random(6).sample(blocks, AMBIGUOUS_TASKS)):
         attribute = AMBIGUOUS_ATTRIBUTES[i % len(AMBIGUOUS_ATTRIBUTES)]
-        words = [SHARED_WORDS[w] for w in random.Random(i).sample(block, len(block))]
-        tasks.append(LabelTask(f"{attribute}-shared-{i // 4}", attribute, tuple(words), ambiguous=True))
+        words = [SHARED_WORDS[w] for w in random.Random(f"6/{i}").sample(block, len(block))]
+        tasks.append(LabelTask(f"{attribute}-shared-{i // len(AMBIGUOUS_ATTRIBUTES)}", attribute, tuple(words), True))
     return tasks
 
 
-def _invented(language: str, n: int) -> tuple[str, ...]:
-    """`n` invented words of two syllables and a consonant that belong to this language only."""
+def _invented_words() -> Iterator[str]:
+    """Different words of two syllables and a consonant, always in the same order."""
     syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstvz", "aeiou")]
-    pick = random.Random(language)
-    return tuple(f"{pick.choice(syllables)}{pick.choice(syllables)}{pick.choice('nrsx')}" for _ in range(n))
+    words = ["".join(parts) for parts in itertools.product(syllables, syllables, "nrsx")]
+    return iter(random.Random(0).sample(words, len(words)))
+
+
+def _take(words: Iterator[str], n: int) -> tuple[str, ...]:
+    return tuple(itertools.islice(words, n))
