@@ -60,9 +60,11 @@ def test_help_and_the_resolved_config_answer_at_once(tmp_path):
         ("dataset.task=size-9", "dataset.task='size-9' is unknown; choose one of colour-0"),
         ("dataset.eval=0", "dataset.eval=0 leaves nothing to work on; it must be at least 1."),
         ("dataset.label_noise=2", "dataset.label_noise=2.0 is no share; it must lie in 0-1."),
+        ("model=hf", "model.name has no value; set it on the command line"),
+        ("method.what=none", "method.where=sensitivity does not go with what=none"),
         ("dataset.loader=no.such", "dataset.loader=no.such is no module"),
         ("model.name=./no/folder", "model.name=./no/folder does not exist; check the path"),
-        ("scan.shots=16", "16 demonstrations were asked for, but the support split of shapes/position-shared-0 has 15"),
+        ("scan.shots=16", "16 demonstrations were asked for, but the support split of shapes/position-shared-0 has 16"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_exit_code_1(tmp_path, override, sentence):

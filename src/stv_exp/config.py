@@ -101,11 +101,14 @@ class InsertionConfig:
 
 @dataclass
 class TrainerConfig:
-    """How stages run; none of it changes a result, so none of it is part of a run's identity."""
+    """How stages run; none of it changes a result, so none of it is part of a run's identity.
+
+    Progress bars are drawn on a terminal only. `threads` is torch's number of CPU threads (0: its own choice).
+    """
 
     accelerator: str = "cpu"
     batch_size: int = 32
-    progress_bar: bool = False
+    progress_bar: bool = True
     threads: int = 0
 
 
@@ -171,6 +174,7 @@ _CHOICES = {
     "policy.reward": ("all", "first"),
     "insertion.when": ("every_step", "prompt"),
     "insertion.mode": ("replace", "add"),
+    "trainer.accelerator": ("cpu", "cuda", "mps"),
     "tracker.name": ("wandb", "tensorboard", "csv", "none"),
     "tracker.mode": ("offline", "online"),
 }
@@ -195,6 +199,7 @@ def check(config: Config) -> None:
     for key in _AT_LEAST_ONE:
         if (value := _get(config, key)) < 1:
             raise StvError(f"{key}={value} leaves nothing to work on; it must be at least 1.")
+    _check_method(config.method)
     if config.policy.samples < 2:
         raise StvError(
             f"policy.samples={config.policy.samples} has no advantage to standardise; it must be at least 2."
@@ -206,6 +211,23 @@ def check(config: Config) -> None:
         )
     if not 0 <= config.dataset.label_noise <= 1:
         raise StvError(f"dataset.label_noise={config.dataset.label_noise} is no share; it must lie in 0-1.")
+
+
+def _check_method(method: MethodConfig) -> None:
+    """Refuse combinations of the three choices that mean nothing."""
+    if method.where == "none":
+        wrong = (method.what, method.how) != ("none", "none")
+        need = "what=none and how=none: there is nowhere to insert"
+    elif method.where == "learned":
+        wrong = (method.what, method.how) != ("mean", "reinforce")
+        need = "what=mean and how=reinforce: the search is over heads, not over candidates"
+    else:
+        wrong = method.what == "none"
+        need = "what=mean or what=clusters"
+    if wrong:
+        raise StvError(
+            f"method.where={method.where} does not go with what={method.what}, how={method.how}; use {need}."
+        )
 
 
 def _get(config: Config, key: str) -> Any:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from statistics import fmean, stdev
 
-from stv_exp.config import Config
 from stv_exp.stages.policy import Chosen
 
 
-def diagnose(chosen: Chosen | None, config: Config) -> list[str]:
+def diagnose(chosen: Chosen | None) -> list[str]:
     """The sentences that apply to one run."""
     if chosen is None:
         return []
-    return [s for s in (_no_insertion(chosen), _no_better_than_random(chosen), _left_alone(chosen, config)) if s]
+    return [s for s in (_no_insertion(chosen), _no_better_than_random(chosen)) if s]
 
 
 def _no_insertion(chosen: Chosen) -> str | None:
@@ -31,10 +30,3 @@ def _no_better_than_random(chosen: Chosen) -> str | None:
         f"The policy's reward is no better than that of random candidates (by {fmean(gains):+.3f} in the last "
         f"{len(gains)} steps): the reward is too sparse, the steps are too few, or one candidate was already enough."
     )
-
-
-def _left_alone(chosen: Chosen, config: Config) -> str | None:
-    if not config.bank.identity or not len(chosen.locations):
-        return None
-    alone = int((~chosen.active.bool()).sum())
-    return f"The policy left {alone} of {len(chosen.active)} locations alone."

@@ -32,16 +32,27 @@ def signatures(config: Config) -> Signatures:
     """Signatures of everything that `config` makes (no model is loaded for this)."""
     if config.job != "run":
         return Signatures(_sign(config.job, asdict(config.pretrain), config.seed))
-    data = asdict(config.dataset)
+    used = settings(config)
+    data = used["dataset"]
     judged = {key: data.pop(key) for key in ("eval", "max_new_tokens")}
-    origin = {"model": {**asdict(config.model), "name": fingerprint(config.model.name)}, "data": data}
-    prompting = {"origin": origin, "judged": judged, "shots": config.method.shots, "seed": config.seed}
+    origin = {"model": {**used["model"], "name": fingerprint(config.model.name)}, "data": data}
+    judgement = [origin, judged, used["method"], config.seed]
     if config.method.where == "none":
-        return Signatures(_sign("run", prompting))
-    scan = _sign("scan", origin, asdict(config.scan), config.seed)
-    bank = _sign("bank", scan, _bank_settings(config), config.seed)
-    policy = _sign("policy", bank, _policy_settings(config), config.seed)
-    return Signatures(_sign("run", prompting, policy, asdict(config.insertion)), scan, bank, policy)
+        return Signatures(_sign("run", *judgement))
+    scan = _sign("scan", origin, used["scan"], config.seed)
+    bank = _sign("bank", scan, used["bank"], config.seed)
+    policy = _sign("policy", bank, used["policy"], config.seed)
+    return Signatures(_sign("run", *judgement, policy, used["insertion"]), scan, bank, policy)
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """The settings that a run's result depends on, by the stage that reads them."""
+    used: dict[str, Any] = {"model": asdict(config.model), "dataset": asdict(config.dataset)}
+    used["method"] = {"name": config.method.name, "shots": config.method.shots}
+    if config.method.where != "none":
+        used |= {"scan": asdict(config.scan), "bank": _bank_settings(config)}
+        used |= {"policy": _policy_settings(config), "insertion": asdict(config.insertion)}
+    return used
 
 
 def _bank_settings(config: Config) -> dict[str, Any]:
@@ -57,12 +68,13 @@ def _bank_settings(config: Config) -> dict[str, Any]:
 
 
 def _policy_settings(config: Config) -> dict[str, Any]:
-    settings: dict[str, Any] = {"how": config.method.how, "learned": config.method.where == "learned"}
-    settings["identity"] = config.bank.identity and not settings["learned"]
+    learned = config.method.where == "learned"
+    used: dict[str, Any] = {"how": config.method.how, "learned": learned}
+    used["identity"] = config.bank.identity and not learned
     if config.method.how == "reinforce":
-        settings |= {"policy": asdict(config.policy), "when": config.insertion.when}
-        del settings["policy"]["cache_bytes"]
-    return settings
+        used |= asdict(config.policy) | {"when": config.insertion.when}
+        del used["cache_bytes"]
+    return used
 
 
 def _sign(stage: str, *parts: object) -> str:

@@ -141,7 +141,8 @@ class Pipeline:
             "candidate_evaluations": chosen.candidate_evaluations if chosen else 0,
             "forwards": {stage: cost["forwards"] for stage, cost in costs.items()},
             "tokens": {stage: cost["tokens"] for stage, cost in costs.items()},
-            "diagnostics": diagnose(chosen, self.config),
+            "locations": len(chosen.locations) if chosen else 0,
+            "diagnostics": diagnose(chosen),
         }
 
     def _location_search(self, seconds: dict[str, float]) -> float | None:

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from stv_exp.config import Config
-from stv_exp.identity import Signatures
+from stv_exp.identity import Signatures, settings
 from stv_exp.store import locked, read_json, write_json, write_text
 
 _PACKAGES = ("stv_exp", "torch", "transformers", "lightning", "hydra-core", "faiss-cpu", "numpy")
@@ -69,8 +69,15 @@ class Run:
     def _write_settings(self, config: Config, overrides: list[str]) -> None:
         write_text(self.folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
         write_text(self.folder / "overrides.yaml", yaml.safe_dump(overrides))
-        manifest = {"signature": self.signature, "inputs": self.inputs, "seed": config.seed, "git": _git_sha()}
-        write_json(self.folder / "manifest.json", manifest | {"versions": _versions()})
+        manifest = {
+            "signature": self.signature,
+            "inputs": self.inputs,
+            "seed": config.seed,
+            "settings": settings(config),
+            "git": _git_sha(),
+            "versions": _versions(),
+        }
+        write_json(self.folder / "manifest.json", manifest)
 
     def _status(self, state: str, **rest: str) -> None:
         write_json(self.folder / "status.json", {"state": state, "at": datetime.now(UTC).isoformat(), **rest})

@@ -48,14 +48,16 @@ class DemonstrationSampler:
 
     def draw(self, query: Example, shots: int, purpose: str) -> tuple[Example, ...]:
         """`shots` demonstrations for `query`; `purpose` keeps the scan's and the evaluation's draws apart."""
-        pool = [e for e in self.task.support if e.id != query.id]
-        if shots > len(pool):
+        support = self.task.support
+        if shots >= len(support):
             raise StvError(
-                f"{shots} demonstrations were asked for, but the support split of {self.task.name} has {len(pool)} "
-                "besides the query; lower the shots or raise dataset.support."
+                f"{shots} demonstrations were asked for, but the support split of {self.task.name} has "
+                f"{len(support)} and one may be the query; lower the shots or raise dataset.support."
             )
         pick = random.Random(f"{self.seed}/{purpose}/{query.id}")
-        return tuple(self._noisy(example, pick) for example in pick.sample(pool, shots))
+        # One more than needed stands in for the query where it is drawn: no scan of the split for every query.
+        drawn = [e for e in pick.sample(support, shots + 1) if e.id != query.id]
+        return tuple(self._noisy(example, pick) for example in drawn[:shots])
 
     def _noisy(self, example: Example, pick: random.Random) -> Example:
         if pick.random() >= self.label_noise:

@@ -104,5 +104,6 @@ def _load(name: str, folder: Path, dtype: str, attention: str, device: str) -> B
 
 def load_backbone(config: ModelConfig, accelerator: str = "cpu") -> Backbone:
     """Load a frozen model once a process: jobs of one sweep share it."""
-    device = "cuda" if accelerator in ("cuda", "gpu") else accelerator
-    return _load(config.name, model_folder(config.name), config.dtype, config.attention, device)
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise StvError("trainer.accelerator=cuda needs a CUDA device and torch sees none; use trainer=cpu.")
+    return _load(config.name, model_folder(config.name), config.dtype, config.attention, accelerator)

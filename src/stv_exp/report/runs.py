@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from stv_exp.errors import StvError
 from stv_exp.store import read_json
 
-# What tells two variants of one method apart, when it differs between the runs at hand.
-_VARIANT_PREFIXES = ("model", "dataset.", "method.", "scan.", "bank.", "policy.", "insertion.")
-_NOT_VARIANT = ("method.name", "dataset.name", "dataset.task", "dataset.loader", "policy.cache_bytes")
+# Settings that tell tasks apart, not variants of a method.
+_NOT_VARIANT = ("dataset.name", "dataset.task", "dataset.loader")
 
 
 def load_runs(outputs: Path, study: str | None = None) -> pd.DataFrame:
@@ -54,27 +52,28 @@ def _record(folder: Path) -> dict[str, Any] | None:
     metrics, status = read_json(folder / "metrics.json"), read_json(folder / "status.json")
     if metrics is None or status is None or status["state"] != "done":
         return None
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    manifest = read_json(folder / "manifest.json") or {}
+    used = _flat(manifest["settings"])
     row = {
         "signature": folder.name,
         "folder": str(folder),
-        "method": config["method"]["name"],
-        "task": f"{config['dataset']['name']}/{config['dataset']['task']}",
-        "seed": config["seed"],
+        "method": used["method.name"],
+        "task": f"{used['dataset.name']}/{used['dataset.task']}",
+        "seed": manifest["seed"],
         "accuracy": metrics["accuracy"],
         "n": metrics["n"],
         "seconds": metrics["seconds"]["total"],
         "location_search_seconds": metrics["location_search_seconds"],
         "candidate_evaluations": metrics["candidate_evaluations"],
     }
-    return {"row": row, "settings": _flat(config)}
+    return {"row": row, "settings": used}
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for key, value in config.items():
+    for key, value in nested.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return {k: v for k, v in flat.items() if k.startswith(_VARIANT_PREFIXES) or prefix}
+    return flat
 
 
 def _labels(methods: list[str], settings: list[dict[str, Any]]) -> list[str]:
@@ -82,9 +81,9 @@ def _labels(methods: list[str], settings: list[dict[str, Any]]) -> list[str]:
     varying: dict[str, list[str]] = {}
     for method in set(methods):
         own = [s for m, s in zip(methods, settings, strict=True) if m == method]
-        names = [k for k in own[0] if k.startswith(_VARIANT_PREFIXES) and k not in _NOT_VARIANT]
-        varying[method] = [k for k in names if len({str(s.get(k)) for s in own}) > 1]
+        names = [name for name in own[0] if name not in _NOT_VARIANT]
+        varying[method] = [name for name in names if len({str(s.get(name)) for s in own}) > 1]
     return [
-        " ".join([m, *(f"{k.rpartition('.')[2]}={s.get(k)}" for k in varying[m])])
+        " ".join([m, *(f"{name.rpartition('.')[2]}={s.get(name)}" for name in varying[m])])
         for m, s in zip(methods, settings, strict=True)
     ]

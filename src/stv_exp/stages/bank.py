@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 from dataclasses import dataclass
 
@@ -74,10 +73,10 @@ def cluster(activations: Tensor, m: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _kmeans(activations: Tensor, m: int, seed: int) -> tuple[Tensor, Tensor]:
-    # On macOS faiss and torch bring an OpenMP each and crash together unless this is said before the import.
-    os.environ.setdefault("KMP_DUPLICATE_LIB_OK", "TRUE")
     import faiss
 
+    # Sums in one order give one result; and on macOS faiss's and torch's OpenMP crash together on more.
+    faiss.omp_set_num_threads(1)
     data = activations.contiguous().numpy()
     # Few activations a candidate is the method's normal case, not a mistake worth faiss's warning.
     kmeans = faiss.Kmeans(data.shape[1], m, niter=25, seed=seed, min_points_per_centroid=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +31,7 @@ class Stage(LightningModule):
 
 def make_trainer(config: TrainerConfig, inference: bool = True, logger: Logger | None = None, **kwargs: Any) -> Trainer:
     """A trainer on one device. `inference=False` where gradients are needed."""
+    bar = config.progress_bar and sys.stderr.isatty()
     return Trainer(
         accelerator=config.accelerator,
         devices=1,
@@ -37,8 +39,8 @@ def make_trainer(config: TrainerConfig, inference: bool = True, logger: Logger |
         log_every_n_steps=1,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=config.progress_bar,
-        callbacks=[TQDMProgressBar(leave=False)] if config.progress_bar else None,
+        enable_progress_bar=bar,
+        callbacks=[TQDMProgressBar(leave=False)] if bar else None,
         inference_mode=inference,
         **kwargs,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ def pretrain(config: Config) -> Path:
     model = build_model(processor, recipe.layers, recipe.hidden, config.seed)
     module = Pretraining(model, processor, recipe, config.seed)
     checkpoints = ModelCheckpoint(folder / "checkpoints", save_last=True, every_n_train_steps=recipe.checkpoint_every)
+    bar = config.trainer.progress_bar and sys.stderr.isatty()
     trainer = Trainer(
         accelerator=config.trainer.accelerator,
         devices=1,
@@ -42,8 +44,8 @@ def pretrain(config: Config) -> Path:
         gradient_clip_val=1.0,
         logger=CSVLogger(folder, name="log", version=""),
         log_every_n_steps=20,
-        callbacks=[checkpoints, *([TQDMProgressBar(refresh_rate=20)] if config.trainer.progress_bar else [])],
-        enable_progress_bar=config.trainer.progress_bar,
+        callbacks=[checkpoints, *([TQDMProgressBar(refresh_rate=20)] if bar else [])],
+        enable_progress_bar=bar,
         enable_model_summary=False,
     )
     last = folder / "checkpoints" / "last.ckpt"

@@ -1,0 +1,113 @@
+"""Every command and script of the docs runs as printed (searches and trainings with a small budget)."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+DOCS = [ROOT / "README.md", *sorted((ROOT / "experiments").glob("*/README.md")), ROOT / "src/stv_exp/testbed/README.md"]
+SMALL = ["dataset.support=12", "dataset.eval=4", "scan.pairs=8", "scan.shots=2", "policy.steps=2", "policy.samples=4"]
+SMALL_SELECTION = ["policy.selection_draws=2", "policy.selection_items=2", "policy.queries=2"]
+SMALL_RECIPE = ["pretrain.steps=4", "pretrain.perception_steps=2", "pretrain.images=40", "pretrain.sequences=2"]
+
+
+def blocks(language: str) -> list[str]:
+    found = []
+    for path in DOCS:
+        found += re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return found
+
+
+def commands() -> list[str]:
+    """Each line of the docs' shell blocks, comments and line continuations removed."""
+    lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    return sorted({line.split("#")[0].strip() for line in lines} - {""})
+
+
+def small(command: str) -> list[str]:
+    """The command's words, with a budget that a test can afford and this interpreter."""
+    words = [sys.executable if w == "python" else w for w in shlex.split(command)]
+    if "stv_exp" not in words:
+        return words
+    given = {w.split("=")[0] for w in words}
+    if "+experiment=pretrain_testbed" in words:
+        return words + SMALL_RECIPE
+    extra = SMALL + SMALL_SELECTION + (["seed=0"] if "+experiment=quickstart" in words else [])
+    if "+experiment=testbed_shots" in words:
+        extra += ["method.shots=0,2"] + ([] if "dataset.task" in given else ["dataset.task=colour-0,size-1"])
+    return words + [e for e in extra if e.split("=")[0] not in given]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A place to run in, with one finished run for the commands that read results."""
+    path = tmp_path_factory.mktemp("docs")
+    run([sys.executable, "-m", "stv_exp", "method=stv", *SMALL, "dataset.eval=6"], path)
+    return path
+
+
+def run(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("python -m stv_exp")])
+def test_a_python_command_of_the_docs_runs(command, folder):
+    run(small(command), folder)
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make")])
+def test_a_make_command_of_the_docs_has_its_target(command):
+    """`make test` is what runs this, so only the target's recipe is looked up."""
+    done = run(["make", "--dry-run", "--always-make", *command.split()[1:]], ROOT)
+    assert "-m " in done.stdout or "pip install" in done.stdout
+
+
+def test_the_wandb_command_shows_the_runs(folder):
+    (command,) = (c for c in commands() if c.startswith("wandb"))
+    assert command == "wandb leet outputs/wandb"
+    (newest, *_) = sorted((folder / "outputs/wandb").glob("offline-run-*"))
+    shown = run([sys.executable, "-m", "wandb", "leet", "inspect", "--summary", str(newest)], folder)
+    assert "accuracy" in shown.stdout
+
+
+def test_no_command_of_the_docs_is_left_out():
+    known = ("python -m stv_exp", "make", "wandb leet", "git clone", "cd ", "pip install")
+    assert [c for c in commands() if not c.startswith(known)] == []
+
+
+def test_the_plain_transformers_script_reproduces_the_runs_predictions(folder):
+    (script,) = (b for b in blocks("python") if "from stv_exp import TaskVector" in b)
+    assert sum(bool(line.strip()) for line in script.splitlines()) <= 20
+    small_script = script.replace("200", "6")
+    run([sys.executable, "-W", "error", "-c", small_script], folder)
+
+
+def test_the_examples_of_own_parts_are_valid(tmp_path):
+    """The YAML and the loader that the README shows for an own method and an own dataset run as printed."""
+    own_dataset, own_method = blocks("yaml")
+    dataset, method = (yaml.safe_load(text)["name"] for text in (own_dataset, own_method))
+    (loader,) = (b for b in blocks("python") if "def load(" in b)
+    for kind, name, text in (("dataset", dataset, own_dataset), ("method", method, own_method)):
+        (tmp_path / "conf" / kind).mkdir(parents=True)
+        (tmp_path / "conf" / kind / f"{name}.yaml").write_text(text)
+    (tmp_path / f"{yaml.safe_load(own_dataset)['loader']}.py").write_text(loader)
+    chosen = [f"dataset={dataset}", f"method={method}", "policy.steps=2", "policy.samples=4", "tracker=none"]
+    done = run([sys.executable, "-m", "stv_exp", "--config-dir", "conf", *chosen], tmp_path)
+    assert f"{method} on {dataset}" in done.stdout
+
+
+def test_the_pictures_of_the_docs_exist():
+    for path in DOCS:
+        for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
+            assert (path.parent / picture).is_file(), f"{path.name} shows {picture}"
