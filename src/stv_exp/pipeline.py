@@ -27,7 +27,7 @@ from stv_exp.stages.policy import Chosen, choose
 from stv_exp.stages.scan import Scan, scan
 from stv_exp.store import Cost, Store, write_json
 from stv_exp.task_vector import TaskVector
-from stv_exp.tracking import Tracker, tracked
+from stv_exp.tracking import Outcome, Tracker, tracked
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Pipeline:
             predictions = evaluate(self.backbone, self.task, vector, self.config)
         metrics = self._metrics(costs, chosen, predictions)
         self.job.write_predictions([p.as_json() for p in predictions])
-        self.tracker.finish(metrics, self.task, predictions, scanned, chosen, self.job.folder)
+        self.tracker.finish(Outcome(self.job.folder, metrics, self.task, predictions, scanned, chosen))
         return metrics
 
     def scan(self) -> tuple[Scan, Cost]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,18 @@ if TYPE_CHECKING:
     from stv_exp.stages.scan import Scan
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run has to show."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    task: Task
+    predictions: list[Prediction]
+    scan: Scan | None
+    chosen: Chosen | None
+
+
 class Tracker:
     """Shows a run through any Lightning logger (None: not at all)."""
 
@@ -38,18 +50,10 @@ class Tracker:
             for step, values in enumerate(zip(*history.values(), strict=True)):
                 self.logger.log_metrics(dict(zip(history, values, strict=True)), step)
 
-    def finish(
-        self,
-        metrics: dict[str, Any],
-        task: Task,
-        predictions: list[Prediction],
-        scan: Scan | None,
-        chosen: Chosen | None,
-        folder: Path,
-    ) -> None:
+    def finish(self, outcome: Outcome) -> None:
         """Log the result of a run."""
         if self.logger is not None:
-            self.logger.log_metrics({k: v for k, v in metrics.items() if isinstance(v, int | float)})
+            self.logger.log_metrics({k: v for k, v in outcome.metrics.items() if isinstance(v, int | float)})
             self.logger.save()
 
 
@@ -60,39 +64,31 @@ class WandbTracker(Tracker):
         super().__init__(config, WandbLogger(experiment=run))
         self.run = run
 
-    def finish(
-        self,
-        metrics: dict[str, Any],
-        task: Task,
-        predictions: list[Prediction],
-        scan: Scan | None,
-        chosen: Chosen | None,
-        folder: Path,
-    ) -> None:
+    def finish(self, outcome: Outcome) -> None:
         import wandb
 
         assert self.logger is not None
-        run = self.run
-        run.summary.update(metrics)
-        media: dict[str, Any] = {"predictions": self._table(task, predictions)}
-        if scan is not None:
-            locations = chosen.locations if chosen is not None else None
-            figure = sensitivity_map(scan.sensitivity(self.config.method.sensitivity), locations)
-            media["sensitivity"] = wandb.Image(figure)
-        run.log(media)
-        vector = folder / "task_vector.safetensors"
+        self.run.summary.update(outcome.metrics)
+        media: dict[str, Any] = {"predictions": self._table(outcome)}
+        if outcome.scan is not None:
+            sensitivity = outcome.scan.sensitivity(self.config.method.sensitivity)
+            locations = outcome.chosen.locations if outcome.chosen is not None else None
+            media["sensitivity"] = wandb.Image(sensitivity_map(sensitivity, locations))
+        self.run.log(media)
+        vector = outcome.folder / "task_vector.safetensors"
         if vector.is_file():
-            artifact = wandb.Artifact(f"task-vector-{folder.name}", type="task_vector", metadata={"run": folder.name})
+            name = outcome.folder.name
+            artifact = wandb.Artifact(f"task-vector-{name}", type="task_vector", metadata={"run": name})
             artifact.add_file(str(vector))
-            run.log_artifact(artifact)
+            self.run.log_artifact(artifact)
 
-    def _table(self, task: Task, predictions: list[Prediction]) -> Any:
+    def _table(self, outcome: Outcome) -> Any:
         import wandb
 
-        examples = {e.id: e for e in task.evaluation}
+        examples = {e.id: e for e in outcome.task.evaluation}
         rows: list[Any] = [
             [p.id, wandb.Image(examples[p.id].images[0]()), p.question, p.answers[0], p.prediction, p.correct]
-            for p in predictions[: self.config.tracker.images]
+            for p in outcome.predictions[: self.config.tracker.images]
         ]
         return wandb.Table(["id", "image", "question", "answer", "prediction", "correct"], rows)
 

@@ -9,7 +9,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
-import yaml
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -143,13 +142,12 @@ def _first_scan(runs: pd.DataFrame, outputs: Path) -> Figure | None:
     from stv_exp.stages.scan import Scan
 
     for run in runs.sort_values(["task", "seed"])["folder"]:
-        config = yaml.safe_load(Path(run, "config.yaml").read_text(encoding="utf-8"))
-        scan = (read_json(Path(run, "manifest.json")) or {}).get("inputs", {}).get("scan")
-        path = outputs / "stages" / f"scan-{scan}" / "artefact.safetensors"
-        if config["method"]["where"] == "sensitivity" and path.is_file():
-            kind = config["method"]["sensitivity"]
+        manifest = read_json(Path(run, "manifest.json")) or {}
+        bank = manifest["settings"].get("bank", {})
+        path = outputs / "stages" / f"scan-{manifest['inputs'].get('scan')}" / "artefact.safetensors"
+        if bank.get("where") == "sensitivity" and path.is_file():
             found = Scan.load(path)
-            locations = found.top_locations(kind, config["method"]["k"])
-            title = f"{kind} sensitivity, {config['dataset']['task']}; squares: top {config['method']['k']}"
-            return sensitivity_map(found.sensitivity(kind), locations, title)
+            kind, k, task = bank["sensitivity"], bank["k"], manifest["settings"]["dataset"]["task"]
+            title = f"{kind} sensitivity, {task}; squares: top {k}"
+            return sensitivity_map(found.sensitivity(kind), found.top_locations(kind, k), title)
     return None

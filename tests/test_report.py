@@ -1,0 +1,92 @@
+"""The report's numbers are the runs' numbers, and its sentences appear when they apply."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pandas as pd
+import pytest
+import torch
+
+from stv_exp.config import BankConfig
+from stv_exp.diagnostics import diagnose
+from stv_exp.pipeline import run
+from stv_exp.report.comparison import by_task, k_collapse, report, summary
+from stv_exp.report.runs import load_runs
+from stv_exp.stages.policy import Chosen
+from tests.conftest import with_method
+
+
+def table(**columns: list) -> pd.DataFrame:
+    n = len(columns["accuracy"])
+    rest = {"label": ["stv"] * n, "method": ["stv"] * n, "task": ["a"] * n, "seed": [0] * n}
+    numbers = {"seconds": [1.0] * n, "location_search_seconds": [0.5] * n, "candidate_evaluations": [8] * n}
+    return pd.DataFrame({**rest, **numbers, **columns})
+
+
+def test_accuracy_is_the_mean_over_tasks_then_mean_and_deviation_over_seeds():
+    runs = table(accuracy=[0.2, 0.4, 0.6, 1.0], task=["a", "b", "a", "b"], seed=[0, 0, 1, 1])
+    means = [fmean([0.2, 0.4]), fmean([0.6, 1.0])]
+    assert summary(runs)[0][:4] == ["stv", f"{fmean(means):.3f} ± {stdev(means):.3f}", "2", "2"]
+    assert [row["stv"] for row in by_task(runs)] == [
+        f"{fmean([0.2, 0.6]):.3f} ± {stdev([0.2, 0.6]):.3f}",
+        f"{fmean([0.4, 1.0]):.3f} ± {stdev([0.4, 1.0]):.3f}",
+    ]
+
+
+def test_falling_accuracy_over_k_is_said_and_rising_is_not():
+    falling = table(accuracy=[0.9, 0.5], label=["stv k=8", "stv k=24"])
+    (sentence,) = k_collapse(falling)
+    assert "drops as K grows (0.90 at k=8, 0.50 at k=24)" in sentence
+    assert k_collapse(table(accuracy=[0.5, 0.9], label=["stv k=8", "stv k=24"])) == []
+
+
+def test_variants_are_named_by_what_varies_and_by_nothing_else(config):
+    for k, identity in ((3, False), (4, False), (4, True)):
+        run(replace(with_method(config, k=k), bank=BankConfig(identity)), [])
+    run(with_method(config, name="zero_shot", where="none", what="none", how="none"), [])
+    labels = set(load_runs(Path(config.outputs))["label"])
+    assert labels == {"stv k=3 identity=False", "stv k=4 identity=False", "stv k=4 identity=True", "zero_shot"}
+
+
+def test_the_written_table_is_what_the_metrics_say(config, tmp_path):
+    metrics = [run(replace(config, seed=seed), []) for seed in (0, 1)]
+    folder = report(tmp_path / "outputs")
+    accuracies = [m["accuracy"] for m in metrics]
+    assert f"{fmean(accuracies):.3f} ± {stdev(accuracies):.3f}" in (folder / "table.md").read_text()
+    assert all((folder / name).stat().st_size > 5000 for name in ("accuracy.png", "rewards.png", "sensitivity.png"))
+    assert "\\toprule" in (folder / "table.tex").read_text()
+
+
+def test_runs_that_failed_are_no_part_of_the_table(config, tmp_path):
+    run(config, [])
+    with pytest.raises(Exception, match="99"):
+        run(with_method(config, k=99), [])
+    assert len(load_runs(tmp_path / "outputs")) == 1
+
+
+def chosen(reward: list[float], reference: list[float], kept: int = 2) -> Chosen:
+    history = {"reward": reward, "reward_random": reference}
+    locations, vectors = torch.zeros(kept, 2, dtype=torch.long), torch.zeros(kept, 3)
+    return Chosen(torch.zeros(2, dtype=torch.long), locations, vectors, torch.ones(2), history, 8, 2)
+
+
+def test_a_policy_no_better_than_chance_is_said():
+    noise = [-1.0, -1.2, -0.9, -1.1] * 5
+    (sentence,) = diagnose(chosen(noise, noise[::-1]))
+    assert "no better than that of random candidates" in sentence
+    assert diagnose(chosen([r + 0.5 for r in noise], noise[:1] * 20)) == []
+
+
+def test_a_vector_that_inserts_nothing_is_said():
+    assert "equals no insertion" in diagnose(chosen([], [], kept=0))[0]
+    assert diagnose(None) == []
+
+
+def test_json_of_a_run_is_plain(config, tmp_path):
+    run(config, [])
+    for path in (tmp_path / "outputs/runs").glob("*/*.json"):
+        json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{path} has {name}"))
