@@ -1,5 +1,5 @@
 # Everything runs from a virtual environment that the first target creates. `make help` lists the targets.
-PYTHON ?= python3.11
+PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -104,6 +105,12 @@ def test_easy_vqa_keeps_its_own_splits_and_hides_the_question(config):
     assert all(e.id.startswith("test-") for e in task.evaluation)
     assert {e.question for e in task.evaluation} == {"what?"}
     assert {a for e in task.evaluation for a in e.answers} <= set(easy_vqa_tasks()["easy-colour-1"].words)
+
+
+def test_easy_vqa_without_its_package_says_what_to_install(config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "easy_vqa", None)
+    with pytest.raises(StvError, match=r"pip install 'stv_exp\[easy-vqa\]'"):
+        easy_vqa.load(replace(config.dataset, name="easy_vqa", task="easy-colour-1"))
 
 
 @pytest.mark.parametrize(("split", "attribute"), [("train", "colour"), ("test", "shape")])

@@ -37,7 +37,7 @@ class Store:
         with locked(folder):
             record = _intact(folder)
             if record is not None:
-                log.info("%s %s found in the store", name, signature)
+                log.debug("%s %s found in the store", name, signature)
                 return kind.load(folder / "artefact.safetensors"), record["cost"]
             artefact, cost = build()
             with replaced(folder) as new:
