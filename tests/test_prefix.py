@@ -89,6 +89,17 @@ def test_the_result_does_not_depend_on_the_cache_bound(backbone, prompts, answer
     assert tight.n_bytes <= room_for_one
 
 
+def test_warming_computes_each_prefix_once_and_stays_within_the_bound(backbone, prompts):
+    roomy = PrefixCache(backbone, 10**9)
+    roomy.warm(prompts, batch_size=2)
+    forwards = backbone.forwards
+    roomy.get(prompts)
+    assert roomy.prefilled == 3 and backbone.forwards == forwards
+    tight = PrefixCache(backbone, 1)
+    tight.warm(prompts, batch_size=2)
+    assert tight.n_bytes <= 1
+
+
 def test_scoring_leaves_the_kept_prefix_as_it_was(backbone, prompts, answers):
     prefixes = prefill(backbone, prompts[:1])
     before = [k.clone() for k in prefixes[0].keys]

@@ -42,6 +42,7 @@ class PrefixCache:
         self.backbone = backbone
         self.max_bytes = max_bytes
         self.prefilled = 0
+        self.n_bytes = 0
         self._kept: OrderedDict[str, Prefix] = OrderedDict()
 
     def get(self, prompts: Sequence[Prompt]) -> list[Prefix]:
@@ -51,17 +52,20 @@ class PrefixCache:
         if missing:
             found |= zip([p.query.id for p in missing], prefill(self.backbone, missing), strict=True)
             self.prefilled += len(missing)
+            self.n_bytes += sum(found[p.query.id].n_bytes for p in missing)
         for key, prefix in found.items():
             self._kept[key] = prefix
             self._kept.move_to_end(key)
         while self.n_bytes > self.max_bytes:
-            self._kept.popitem(last=False)
+            self.n_bytes -= self._kept.popitem(last=False)[1].n_bytes
         return [found[p.query.id] for p in prompts]
 
-    @property
-    def n_bytes(self) -> int:
-        """Bytes kept at present."""
-        return sum(p.n_bytes for p in self._kept.values())
+    def warm(self, prompts: Sequence[Prompt], batch_size: int) -> None:
+        """Compute prefixes in full batches while they fit: for queries that will all be asked for anyway."""
+        for start in range(0, len(prompts), batch_size):
+            if self.n_bytes >= self.max_bytes:
+                return
+            self.get(prompts[start : start + batch_size])
 
 
 @torch.inference_mode()

@@ -83,7 +83,9 @@ def search(
             f"policy.steps={policy.steps} x {per_step} evaluations leave none after the final selection's {selection}; "
             "raise policy.steps or lower policy.selection_draws."
         )
-    # Queries are drawn with replacement only where the support split is used up: epochs of a shuffled split.
+    if steps * policy.queries >= len(task.support):
+        module.prefixes.warm([module.prompt(q) for q in task.support], config.trainer.batch_size)
+    # Epochs of a shuffled split: a query comes again only when all have been asked.
     order = RandomSampler(task.support, generator=Generator().manual_seed(config.seed))
     loader = DataLoader(Items(task.support), policy.queries, sampler=order, collate_fn=list, drop_last=True)
     make_trainer(config.trainer, inference=False, logger=logger, max_steps=steps, max_epochs=-1).fit(module, loader)
@@ -120,7 +122,7 @@ class ReinforcePolicy(Stage):
     def rewards(self, queries: Sequence[Example], insertion: Insertion) -> Tensor:
         """Reward `[Q, S]`: mean log-likelihood of the first or of all answer tokens; raises `StvError` on NaN."""
         backbone, when = self.prefixes.backbone, self.config.insertion.when
-        prompts = [make_prompt(self.config.dataset.template, q) for q in queries]
+        prompts = [self.prompt(q) for q in queries]
         answers = [self._answer(prompt) for prompt in prompts]
         if self.config.policy.reward == "first":
             answers = [a[:1] for a in answers]
@@ -133,6 +135,10 @@ class ReinforcePolicy(Stage):
                 f"The reward on query {queries[0].id} is NaN or infinite; check the weights or use model.dtype=float32."
             )
         return rewards
+
+    def prompt(self, query: Example) -> Prompt:
+        """The query alone, as it is asked once the vector stands for the demonstrations."""
+        return make_prompt(self.config.dataset.template, query)
 
     @torch.no_grad()
     def select(self, task: Task) -> Tensor:
