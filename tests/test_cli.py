@@ -106,6 +106,18 @@ def test_a_failed_job_does_not_lose_the_others(tmp_path):
     assert "is failed: StvError: method.k=99" in done.stdout
 
 
+def test_a_sweep_whose_jobs_all_fail_ends_in_sentences_too(tmp_path):
+    done = stv_exp("-m", *SMOKE, "method.k=98,99", cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "Error: method.k=98 is not within" in done.stderr
+    assert "There is no finished run" in done.stderr
+
+
+def test_the_traceback_is_shown_to_who_asks_for_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert "Traceback" in stv_exp(*SMOKE, "method.k=99", cwd=tmp_path).stderr
+
+
 def test_the_report_reads_what_is_on_disk(tmp_path):
     assert stv_exp(*SMOKE, cwd=tmp_path).returncode == 0
     done = stv_exp(cwd=tmp_path, module="stv_exp.report")

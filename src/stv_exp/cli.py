@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from stv_exp.complaint import complaint
 from stv_exp.config import Config, check
+from stv_exp.errors import StvError
 
 log = logging.getLogger(__name__)
 _studies: list[tuple[str, str]] = []
@@ -23,14 +24,15 @@ _studies: list[tuple[str, str]] = []
 
 def main() -> int:
     """Entry point: the exit code; bad input ends in one sentence instead of a traceback."""
+    traceback_wanted = "HYDRA_FULL_ERROR" in os.environ
     # With it Hydra raises instead of printing and exiting, so that every error passes through `complaint`.
-    wanted = os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     code = 0
     try:
         _job()
     except Exception as error:
         sentence = complaint(error)
-        if sentence is None or wanted == "debug":
+        if sentence is None or traceback_wanted:
             raise
         print(f"Error: {sentence}", file=sys.stderr)
         code = 1
@@ -96,4 +98,7 @@ def _report_studies() -> None:
         outputs, study = _studies.pop()
         from stv_exp.report.comparison import report
 
-        report(Path(outputs), study)
+        try:
+            report(Path(outputs), study)
+        except StvError as error:  # every job failed: the reason is printed already
+            print(f"note: {error}", file=sys.stderr)

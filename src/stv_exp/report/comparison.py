@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -34,7 +32,7 @@ def report(outputs: Path, study: str | None = None) -> Path:
     ):
         write_text(folder / f"{name}.md", tabulate(table, headers, tablefmt="github") + "\n")
         write_text(folder / f"{name}.tex", tabulate(table, headers, tablefmt="latex_booktabs") + "\n")
-        write_text(folder / f"{name}.csv", _csv([headers, *table]))
+        write_text(folder / f"{name}.csv", pd.DataFrame(table, columns=headers).to_csv(index=False))
     write_text(folder / "runs.csv", runs.drop(columns="folder").to_csv(index=False))
     pictures = _pictures(runs, outputs, folder)
     console = _console()
@@ -97,12 +95,6 @@ def _in_order(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 def _mean_and_deviation(values: pd.Series) -> str:
     return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
-
-
-def _csv(rows: list[list[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue()
 
 
 def _print(headers: list[str], rows: list[list[str]], title: str) -> None:
