@@ -31,7 +31,7 @@ class Signatures:
 def signatures(config: Config) -> Signatures:
     """Signatures of everything that `config` makes (no model is loaded for this)."""
     if config.job != "run":
-        return Signatures(_sign(config.job, asdict(config.pretrain), config.seed))
+        return Signatures(_sign("run", settings(config), config.seed))
     used = settings(config)
     data = used["dataset"]
     judged = {key: data.pop(key) for key in ("eval", "max_new_tokens")}
@@ -47,6 +47,8 @@ def signatures(config: Config) -> Signatures:
 
 def settings(config: Config) -> dict[str, Any]:
     """The settings that a run's result depends on, by the stage that reads them."""
+    if config.job != "run":
+        return {config.job: asdict(config.pretrain)}
     used: dict[str, Any] = {"model": asdict(config.model), "dataset": asdict(config.dataset)}
     used["method"] = {"name": config.method.name, "shots": config.method.shots}
     if config.method.where != "none":

@@ -16,9 +16,12 @@ def start(config: Config, overrides: list[str]) -> float | None:
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     if config.job == "pretrain":
+        from stv_exp.identity import signatures
+        from stv_exp.run import Run
         from stv_exp.testbed.pretrain import pretrain
 
-        pretrain(config)
+        with Run(config.outputs, signatures(config)).recorded(config, overrides):
+            pretrain(config)
         return None
     from stv_exp.pipeline import run
 

@@ -30,10 +30,13 @@ class Stage(LightningModule):
 
 
 def make_trainer(config: TrainerConfig, inference: bool = True, logger: Logger | None = None, **kwargs: Any) -> Trainer:
-    """A trainer on one device. `inference=False` where gradients are needed."""
+    """A trainer on the CPU: the backbone is on its own device and is all that is worth one there.
+
+    `inference=False` where gradients are needed.
+    """
     bar = config.progress_bar and sys.stderr.isatty()
     return Trainer(
-        accelerator=config.accelerator,
+        accelerator="cpu",
         devices=1,
         logger=logger or False,
         log_every_n_steps=1,
