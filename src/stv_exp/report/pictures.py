@@ -41,9 +41,11 @@ def accuracy_bars(accuracies: Mapping[str, Sequence[float]]) -> Figure:
     names = list(accuracies)
     means = [fmean(accuracies[n]) for n in names]
     deviations = [stdev(accuracies[n]) if len(accuracies[n]) > 1 else 0.0 for n in names]
-    axes.barh(names, means, xerr=deviations, color=["#4c78a8" if "stv" in n else "#b8b8b8" for n in names])
+    colours = ["#4c78a8" if n.startswith("stv") else "#b8b8b8" for n in names]
+    bars = axes.barh(names, means, xerr=deviations, color=colours)
+    axes.bar_label(bars, [f"{m:.3f} ± {d:.3f}" for m, d in zip(means, deviations, strict=True)], padding=4, fontsize=8)
     axes.invert_yaxis()
-    axes.set(xlabel="accuracy", xlim=(0, 1))
+    axes.set(xlabel="accuracy", xlim=(0, 1.2), xticks=[0, 0.25, 0.5, 0.75, 1])
     return figure
 
 
