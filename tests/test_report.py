@@ -71,7 +71,7 @@ def test_runs_that_failed_are_no_part_of_the_table(config, tmp_path):
 def chosen(reward: list[float], reference: list[float], kept: int = 2) -> Chosen:
     history = {"reward": reward, "reward_random": reference}
     locations, vectors = torch.zeros(kept, 2, dtype=torch.long), torch.zeros(kept, 3)
-    return Chosen(torch.zeros(2, dtype=torch.long), locations, vectors, torch.ones(2), history, 8, 2)
+    return Chosen(torch.zeros(2, dtype=torch.long), locations, vectors, torch.ones(2), history, 8)
 
 
 def test_a_policy_no_better_than_chance_is_said():

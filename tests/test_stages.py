@@ -140,9 +140,8 @@ def test_cluster_candidates_follow_their_categoricals(scanned, config):
     torch.testing.assert_close(candidates.entropy(), entropy)
     insertion = candidates.insertion(choices)
     assert torch.equal(insertion.active, choices != 3)
-    q, s, k = 1, 7, 2
-    if choices[q, s, k] != 3:
-        assert torch.equal(insertion.vectors[q, s, k], candidates.bank.centroids[k, choices[q, s, k]])
+    q, s, k = (choices != 3).nonzero()[7].tolist()
+    assert torch.equal(insertion.vectors[q, s, k], candidates.bank.centroids[k, choices[q, s, k]])
 
 
 def test_mask_candidates_start_at_mtvs_probability_and_never_become_certain(scanned, config):

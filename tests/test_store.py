@@ -155,6 +155,12 @@ def test_a_run_folder_explains_itself(config, tmp_path):
     assert vector.vectors.shape == (5, 8) and vector.metadata["method"] == "stv"
 
 
+def test_parallel_jobs_of_one_signature_do_the_work_once(config, tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        a, b = pool.map(lambda _: run(config, []), range(2))
+    assert a == b, "the seconds, too, are those of the one job that ran"
+
+
 def test_a_failed_run_says_so_and_can_be_repaired(config, tmp_path):
     with pytest.raises(Exception, match="k=99"):
         run(with_method(config, k=99), [])

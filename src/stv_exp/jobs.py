@@ -18,9 +18,11 @@ def start(config: Config, overrides: list[str]) -> float | None:
     if config.job == "pretrain":
         from stv_exp.identity import signatures
         from stv_exp.run import Run
+        from stv_exp.store import locked
         from stv_exp.testbed.pretrain import pretrain
 
-        with Run(config.outputs, signatures(config)).recorded(config, overrides):
+        job = Run(config.outputs, signatures(config))
+        with locked(job.folder), job.recorded(config, overrides):
             pretrain(config)
         return None
     from stv_exp.pipeline import run

@@ -7,9 +7,9 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from stv_exp.stages.bank import Bank, build_bank, check_k
 from stv_exp.stages.evaluate import Prediction, accuracy, evaluate
 from stv_exp.stages.policy import Chosen, choose
 from stv_exp.stages.scan import Scan, scan
-from stv_exp.store import Cost, Store, write_json
+from stv_exp.store import A, Cost, Store, locked, write_json
 from stv_exp.task_vector import TaskVector
 from stv_exp.tracking import Outcome, Tracker, tracked
 
@@ -35,12 +35,13 @@ log = logging.getLogger(__name__)
 def run(config: Config, overrides: list[str]) -> dict[str, Any]:
     """Run the job, or look it up where it is done; returns its metrics."""
     job = Run(config.outputs, signatures(config))
-    if (metrics := job.metrics) is not None:
-        log.info("Run %s is done; its results are in %s", job.signature, job.folder)
-        return metrics
-    with job.recorded(config, overrides), tracked(config, job.signature) as tracker:
-        metrics = Pipeline(config, job, tracker).run()
-        write_json(job.folder / "metrics.json", metrics)
+    with locked(job.folder):  # a job of the same signature waits here, and then finds this one's results
+        if (metrics := job.metrics) is not None:
+            log.info("Run %s is done; its results are in %s", job.signature, job.folder)
+            return metrics
+        with job.recorded(config, overrides), tracked(config, job.signature) as tracker:
+            metrics = Pipeline(config, job, tracker).run()
+            write_json(job.folder / "metrics.json", metrics)
     return metrics
 
 
@@ -52,7 +53,7 @@ class Pipeline:
         self.job = job
         self.tracker = tracker
         self.store = Store(config.outputs)
-        self.signatures = signatures(config)
+        self.signatures = job.signatures
 
     @cached_property
     def task(self) -> Task:
@@ -68,9 +69,9 @@ class Pipeline:
         scanned = chosen = None
         if self.config.method.where != "none":
             check_k(self.config, self.backbone.heads.n_layers, self.backbone.heads.n_heads)  # before hours of scanning
-            scanned, costs["scan"] = self.scan()
-            bank, costs["bank"] = self.bank(scanned)
-            chosen, costs["policy"] = self.policy(bank)
+            scanned, costs["scan"] = self._stage("scan", Scan, self._scan)
+            bank, costs["bank"] = self._stage("bank", Bank, partial(build_bank, scanned, self.config))
+            chosen, costs["policy"] = self._policy(bank)
         vector = self._save_vector(chosen) if chosen else None
         with measured(self.backbone) as costs["evaluation"]:
             predictions = evaluate(self.backbone, self.task, vector, self.config)
@@ -79,43 +80,34 @@ class Pipeline:
         self.tracker.finish(Outcome(self.job.folder, metrics, self.task, predictions, scanned, chosen))
         return metrics
 
-    def scan(self) -> tuple[Scan, Cost]:
-        """Activations with and without demonstrations; shared by all K, M, sensitivities and methods."""
+    def _scan(self) -> Scan:
+        return scan(self.backbone, self.task, self.config)
 
-        def build() -> tuple[Scan, Cost]:
-            with measured(self.backbone) as cost:
-                result = scan(self.backbone, self.task, self.config)
-            return result, cost
-
-        return self.store.stage("scan", self.signatures.scan, Scan, build)
-
-    def bank(self, scanned: Scan) -> tuple[Bank, Cost]:
-        """Locations and their candidates."""
-
-        def build() -> tuple[Bank, Cost]:
-            with measured(self.backbone) as cost:
-                result = build_bank(scanned, self.config)
-            return result, cost
-
-        return self.store.stage("bank", self.signatures.bank, Bank, build)
-
-    def policy(self, bank: Bank) -> tuple[Chosen, Cost]:
-        """One candidate a location."""
+    def _policy(self, bank: Bank) -> tuple[Chosen, Cost]:
+        """One candidate a location; the tracker sees the curve live, or afterwards where it was in the store."""
         live = False
 
-        def build() -> tuple[Chosen, Cost]:
+        def make() -> Chosen:
             nonlocal live
             live = True
-            with measured(self.backbone) as cost:
-                result = choose(self.backbone, self.task, bank, self.config, self.tracker.logger)
-            return result, cost
+            return choose(self.backbone, self.task, bank, self.config, self.tracker.logger)
 
-        chosen, cost = self.store.stage("policy", self.signatures.policy, Chosen, build)
+        chosen, cost = self._stage("policy", Chosen, make)
         if not live:
             self.tracker.replay(chosen.history)
         if chosen.history:
             self.job.write_history(chosen.history)
         return chosen, cost
+
+    def _stage(self, name: str, kind: type[A], make: Callable[[], A]) -> tuple[A, Cost]:
+        """Look a stage up in the store, or make it and measure that."""
+
+        def build() -> tuple[A, Cost]:
+            with measured(self.backbone) as cost:
+                artefact = make()
+            return artefact, cost
+
+        return self.store.stage(name, getattr(self.signatures, name), kind, build)
 
     def _save_vector(self, chosen: Chosen) -> TaskVector:
         config = self.config

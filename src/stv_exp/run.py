@@ -20,7 +20,7 @@ import yaml
 
 from stv_exp.config import Config
 from stv_exp.identity import Signatures, settings
-from stv_exp.store import locked, read_json, write_json, write_text
+from stv_exp.store import read_json, write_json, write_text
 
 _PACKAGES = ("stv_exp", "torch", "transformers", "lightning", "hydra-core", "faiss-cpu", "numpy")
 
@@ -29,6 +29,7 @@ class Run:
     """One job's folder and its state: `running`, `done` or `failed`."""
 
     def __init__(self, outputs: Path | str, signatures: Signatures) -> None:
+        self.signatures = signatures
         self.signature = signatures.run
         self.inputs = {k: v for k, v in asdict(signatures).items() if v and k != "run"}
         self.folder = Path(outputs) / "runs" / signatures.run
@@ -41,19 +42,18 @@ class Run:
 
     @contextmanager
     def recorded(self, config: Config, overrides: list[str]) -> Iterator[None]:
-        """Keep status, settings and, where the body fails, the traceback. Other jobs of this signature wait."""
-        with locked(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._write_settings(config, overrides)
-            self._status("running")
-            try:
-                yield
-            except BaseException as error:
-                write_text(self.folder / "traceback.txt", traceback.format_exc())
-                self._status("failed", error=f"{type(error).__name__}: {error}")
-                raise
-            (self.folder / "traceback.txt").unlink(missing_ok=True)
-            self._status("done")
+        """Keep status, settings and, where the body fails, the traceback."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write_settings(config, overrides)
+        self._status("running")
+        try:
+            yield
+        except BaseException as error:
+            write_text(self.folder / "traceback.txt", traceback.format_exc())
+            self._status("failed", error=f"{type(error).__name__}: {error}")
+            raise
+        (self.folder / "traceback.txt").unlink(missing_ok=True)
+        self._status("done")
 
     def write_history(self, history: dict[str, list[float]]) -> None:
         """`history.csv`: one line a step of the search."""

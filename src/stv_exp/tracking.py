@@ -67,7 +67,6 @@ class WandbTracker(Tracker):
     def finish(self, outcome: Outcome) -> None:
         import wandb
 
-        assert self.logger is not None
         self.run.summary.update(outcome.metrics)
         media: dict[str, Any] = {"predictions": self._table(outcome)}
         if outcome.scan is not None:

@@ -41,7 +41,6 @@ class Chosen(Artefact):
     active: Tensor
     history: dict[str, list[float]]
     candidate_evaluations: int
-    prefixes_computed: int
 
 
 def choose(backbone: Backbone, task: Task, bank: Bank, config: Config, logger: Logger | None = None) -> Chosen:
@@ -53,7 +52,7 @@ def choose(backbone: Backbone, task: Task, bank: Bank, config: Config, logger: L
         choices = candidates.sample(1, 1, Generator().manual_seed(config.seed))[0, 0]
     else:
         choices = torch.zeros(len(bank.locations), dtype=torch.long)
-    return _chosen(candidates, choices, {}, 0, 0)
+    return _chosen(candidates, choices, {}, 0)
 
 
 def make_candidates(bank: Bank, config: Config) -> Candidates:
@@ -91,7 +90,7 @@ def search(
     make_trainer(config.trainer, inference=False, logger=logger, max_steps=steps, max_epochs=-1).fit(module, loader)
     choices = module.select(task) if selecting else candidates.logits.detach().argmax(-1)
     evaluations = steps * per_step + selection
-    return _chosen(candidates, choices, dict(module.history), evaluations, module.prefixes.prefilled)
+    return _chosen(candidates, choices, dict(module.history), evaluations)
 
 
 class ReinforcePolicy(Stage):
@@ -175,11 +174,9 @@ def standardise(rewards: Tensor, eps: float = 1e-6) -> Tensor:
     return (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + eps)
 
 
-def _chosen(
-    candidates: Candidates, choices: Tensor, history: dict[str, list[float]], evaluations: int, prefixes: int
-) -> Chosen:
+def _chosen(candidates: Candidates, choices: Tensor, history: dict[str, list[float]], evaluations: int) -> Chosen:
     insertion = candidates.insertion(choices)
     active = insertion.active
     kept = torch.ones(len(choices), dtype=torch.bool) if active is None else active
     insertion = replace(insertion, vectors=insertion.vectors[kept], locations=insertion.locations[kept])
-    return Chosen(choices, insertion.locations, insertion.vectors, kept, history, evaluations, prefixes)
+    return Chosen(choices, insertion.locations, insertion.vectors, kept, history, evaluations)
