@@ -15,7 +15,8 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "
 from stv_exp.config import Config, DatasetConfig, MethodConfig, ModelConfig, PolicyConfig, ScanConfig, TrackerConfig
 from stv_exp.data.shapes import load
 from stv_exp.data.task import Task
-from stv_exp.models.backbone import Backbone, load_backbone
+from stv_exp.models.backbone import Backbone
+from stv_exp.models.loading import load_backbone
 
 
 @pytest.fixture(scope="session", autouse=True)

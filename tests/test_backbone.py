@@ -9,7 +9,7 @@ from stv_exp import TaskVector
 from stv_exp.config import ModelConfig
 from stv_exp.data.prompts import make_prompt
 from stv_exp.errors import StvError
-from stv_exp.models.backbone import load_backbone
+from stv_exp.models.loading import load_backbone
 
 
 @pytest.fixture

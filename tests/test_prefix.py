@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from stv_exp.data.prompts import make_prompt
-from stv_exp.models.backbone import positions
 from stv_exp.models.heads import Insertion, inserted
-from stv_exp.models.prefix import PrefixCache, prefill, score
+from stv_exp.models.prefix import PrefixCache, prefill
+from stv_exp.models.scoring import tree as score
 
 S, K = 7, 6
 
@@ -44,7 +44,7 @@ def full_forward(backbone, prompt, answer, one: Insertion, when: str) -> torch.T
     batch["attention_mask"] = torch.ones_like(batch["input_ids"])
     last = length - 1 + torch.arange(len(answer) if when == "every_step" else 1)[None]
     with inserted(backbone.heads, one, lambda: last):
-        logits = backbone.model(**batch, position_ids=positions(batch["attention_mask"])).logits
+        logits = backbone.model(**batch, position_ids=backbone.family.positions(batch)).logits
     predicted = logits[0, length - 1 :].log_softmax(-1)
     return predicted[torch.arange(len(answer)), answer]
 

@@ -13,13 +13,30 @@ from omegaconf import MISSING
 from stv_exp.errors import StvError
 
 
-@dataclass
+@dataclass(unsafe_hash=True)
+class HeadsConfig:
+    """`pattern` is the path of the output projections, as in `transformer.h.{layer}.attn.c_proj`; empty: found."""
+
+    pattern: str = ""
+
+
+@dataclass(unsafe_hash=True)  # a loaded model is kept by its settings
 class ModelConfig:
-    """A Hugging Face model. `name` is a hub id, a folder, or one of `testbed` and `tiny`, which need no download."""
+    """A Hugging Face model. `name` is a hub id, a folder, or one of `testbed`, `tiny` and `smollm2` (no download).
+
+    `chat` writes prompts with the model's chat template. `device_map` (such as `auto`) spreads weights over devices;
+    `quantization` needs the extra `quantized`. `trust_remote_code` runs code that comes with the weights.
+    """
 
     name: str = MISSING
+    revision: str | None = None
     dtype: str = "float32"
     attention: str = "sdpa"
+    chat: bool = False
+    device_map: str | None = None
+    quantization: str = "none"
+    trust_remote_code: bool = False
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
 
 
 @dataclass
@@ -171,6 +188,8 @@ _CHOICES = {
     "method.how": ("none", "random", "reinforce"),
     "method.sensitivity": ("l2", "mean_delta", "snr", "cosine"),
     "model.dtype": ("float32", "bfloat16", "float16"),
+    "model.attention": ("sdpa", "eager", "flash_attention_2"),
+    "model.quantization": ("none", "int8", "int4"),
     "policy.reward": ("all", "first"),
     "insertion.when": ("every_step", "prompt"),
     "insertion.mode": ("replace", "add"),

@@ -15,7 +15,7 @@ from stv_exp.config import Config
 from stv_exp.models.sources import fingerprint
 
 # Raised by hand when the results of a stage would change.
-VERSIONS = {"scan": 1, "bank": 1, "policy": 1, "run": 1}
+VERSIONS = {"scan": 2, "bank": 2, "policy": 2, "run": 2}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ def settings(config: Config) -> dict[str, Any]:
     """The settings that a run's result depends on, by the stage that reads them."""
     if config.job != "run":
         return {config.job: asdict(config.pretrain)}
-    used: dict[str, Any] = {"model": asdict(config.model), "dataset": asdict(config.dataset)}
+    model = asdict(config.model)
+    del model["device_map"]  # where weights lie changes no result
+    used: dict[str, Any] = {"model": model, "dataset": asdict(config.dataset)}
     used["method"] = {"name": config.method.name, "shots": config.method.shots}
     if config.method.where != "none":
         used |= {"scan": asdict(config.scan), "bank": _bank_settings(config)}

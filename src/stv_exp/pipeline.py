@@ -19,7 +19,8 @@ from stv_exp.data.task import Task
 from stv_exp.diagnostics import diagnose
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures
-from stv_exp.models.backbone import Backbone, load_backbone
+from stv_exp.models.backbone import Backbone
+from stv_exp.models.loading import load_backbone
 from stv_exp.run import Run
 from stv_exp.stages.bank import Bank, build_bank, check_k
 from stv_exp.stages.evaluate import Prediction, accuracy, evaluate
@@ -111,8 +112,12 @@ class Pipeline:
 
     def _save_vector(self, chosen: Chosen) -> TaskVector:
         config = self.config
+        heads = self.backbone.heads
         metadata = {
             "model": config.model.name,
+            "revision": config.model.revision,
+            "heads": {k: getattr(heads, k) for k in ("n_layers", "n_heads", "head_dim")},
+            "pattern": config.model.heads.pattern,
             "dataset": f"{config.dataset.name}/{config.dataset.task}",
             "method": config.method.name,
             "seed": config.seed,
@@ -133,6 +138,7 @@ class Pipeline:
             "candidate_evaluations": chosen.candidate_evaluations if chosen else 0,
             "forwards": {stage: cost["forwards"] for stage, cost in costs.items()},
             "tokens": {stage: cost["tokens"] for stage, cost in costs.items()},
+            "scoring": chosen.scoring if chosen else "",
             "locations": len(chosen.locations) if chosen else 0,
             "diagnostics": diagnose(chosen),
         }

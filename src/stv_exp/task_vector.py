@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,16 @@ from stv_exp.errors import StvError
 from stv_exp.models.heads import Heads, Insertion, find_heads, inserted, last_positions
 
 WHEN = ("every_step", "prompt")
+MODES = ("replace", "add")
+KEPT = ("model", "revision", "heads", "when")  # metadata that arithmetic passes on
 
 
 @dataclass(frozen=True, eq=False)
 class TaskVector(Artefact):
     """Locations `[K, 2]` (layer, head) and the head activations `[K, head_dim]` to insert there.
 
-    `mode` is `replace` or `add`; `metadata` says where the vector comes from (model, method, dataset).
+    `mode` is `replace` or `add`; `metadata` says where the vector comes from (model, method, dataset), and under
+    `heads` what it fits (`n_layers`, `n_heads`, `head_dim`). Vectors add, subtract and scale: see `__add__`.
     """
 
     locations: Tensor
@@ -33,13 +36,34 @@ class TaskVector(Artefact):
     def __post_init__(self) -> None:
         if self.locations.dim() != 2 or self.locations.shape[1] != 2 or self.vectors.dim() != 2:
             raise StvError("A TaskVector needs locations of shape [K, 2] and vectors of shape [K, head_dim].")
+        if self.locations.is_floating_point() or not isinstance(self.metadata, dict):
+            raise StvError("A TaskVector needs whole numbers as locations and a dict as metadata; make it anew.")
         if len(self.locations) != len(self.vectors):
             raise StvError(f"A TaskVector has {len(self.locations)} locations but {len(self.vectors)} vectors.")
         if not torch.isfinite(self.vectors).all():
             raise StvError("A TaskVector has NaN or infinite values in its vectors; make it anew.")
+        if self.mode not in MODES:
+            raise StvError(f"A TaskVector has the mode {self.mode!r}; choose one of {', '.join(MODES)}.")
+        self._check_locations()
+
+    def _check_locations(self) -> None:
+        seen = [tuple(location) for location in self.locations.tolist()]
+        for layer, head in seen:
+            if layer < 0 or head < 0:
+                raise StvError(f"A TaskVector has the location ({layer}, {head}); layers and heads count from 0.")
+        if len(set(seen)) < len(seen):
+            layer, head = next(location for location in seen if seen.count(location) > 1)
+            raise StvError(f"A TaskVector has layer {layer}, head {head} more than once; keep one vector a location.")
 
     def check(self, heads: Heads) -> None:
         """Raise `StvError` where this vector was made for a model of another shape."""
+        model = {"n_layers": heads.n_layers, "n_heads": heads.n_heads, "head_dim": heads.head_dim}
+        made_for = self.metadata.get("heads") or model
+        if made_for != model:
+            raise StvError(
+                f"The task vector was made for {_sizes(made_for)}, but the model has {_sizes(model)}; "
+                "load the model it was made for."
+            )
         layers, n_heads = (self.locations.max(0).values + 1).tolist() if len(self.locations) else (0, 0)
         if layers > heads.n_layers or n_heads > heads.n_heads:
             raise StvError(
@@ -58,6 +82,7 @@ class TaskVector(Artefact):
 
         `model` is any supported transformers model; `when` is `every_step` (the prompt and each generated
         token) or `prompt`. Batches may be padded on either side; insertion ends with the block, also on error.
+        Blocks nest, those of one vector too: `add` then adds it twice.
         """
         if when not in WHEN:
             raise StvError(f"when={when!r} is unknown; choose one of {', '.join(WHEN)}.")
@@ -74,6 +99,94 @@ class TaskVector(Artefact):
                 yield model
         finally:
             handle.remove()
+
+    def __add__(self, other: TaskVector) -> TaskVector:
+        """Both vectors' locations, sorted by layer and head; where they share one, the activations' sum.
+
+        Raises `StvError` where the two differ in mode, head_dim or model.
+        """
+        return self._plus(other, 1, "a + b") if isinstance(other, TaskVector) else NotImplemented
+
+    def __sub__(self, other: TaskVector) -> TaskVector:
+        """`self + (-other)`: zeros, not gaps, where the two cancel."""
+        return self._plus(other, -1, "a - b") if isinstance(other, TaskVector) else NotImplemented
+
+    def __mul__(self, factor: float) -> TaskVector:
+        """The same locations with every activation times `factor`."""
+        if not isinstance(factor, int | float):
+            return NotImplemented
+        return replace(self, vectors=self.vectors * factor, metadata=_made(f"{factor} * a", self))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> TaskVector:
+        return replace(self, vectors=-self.vectors, metadata=_made("-a", self))
+
+    def _plus(self, other: TaskVector, sign: int, operation: str) -> TaskVector:
+        _check_combinable(self, other)
+        device = self.vectors.device
+        vectors = torch.cat([self.vectors, sign * other.vectors.to(device)])
+        both = torch.cat([self.locations.to(device), other.locations.to(device)])
+        locations, place = both.unique(dim=0, return_inverse=True)
+        summed = vectors.new_zeros(len(locations), vectors.shape[1]).index_add(0, place, vectors)
+        return TaskVector(locations, summed, self.mode, _made(operation, self, other))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        revision: str | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload task vector",
+    ) -> str:
+        """Upload this vector and a model card to the repo `repo_id` (owner/name) of the hub; returns the commit's url.
+
+        A repo or branch `revision` that is missing is created; `private` concerns a new repo only. An older vector
+        and card in the repo are replaced. `token` defaults to the one of `hf auth login`. Raises `StvError` where
+        the hub cannot be reached or does not let you write.
+        """
+        from stv_exp.hub import push
+
+        options: dict[str, Any] = {"private": private, "revision": revision, "token": token}
+        return push(self, repo_id, **options, commit_message=commit_message)
+
+    @classmethod
+    def from_hub(cls, repo_id: str, *, revision: str | None = None, token: str | None = None) -> Self:
+        """Load what `push_to_hub` uploaded, at a branch, tag or commit `revision`; downloaded once, then cached.
+
+        Raises `StvError` where the hub cannot be reached, or has no such repo or no task vector in it.
+        """
+        from stv_exp.hub import download
+
+        path = download(repo_id, revision, token)
+        try:
+            return cls.load(path)
+        except StvError as error:
+            raise StvError(f"The task vector of {repo_id} cannot be used: {error}") from error
+
+
+def _sizes(heads: dict[str, int]) -> str:
+    """`n_layers 3, n_heads 6, head_dim 20`."""
+    return ", ".join(f"{name} {size}" for name, size in heads.items())
+
+
+def _check_combinable(a: TaskVector, b: TaskVector) -> None:
+    traits = [("mode", a.mode, b.mode), ("head_dim", a.vectors.shape[1], b.vectors.shape[1])]
+    traits += [(key, a.metadata.get(key), b.metadata.get(key)) for key in ("model", "heads")]
+    for name, one, other in traits:
+        if one != other and None not in (one, other):
+            raise StvError(
+                f"Two task vectors differ in {name} ({one} and {other}); combine vectors of one model and one mode."
+            )
+
+
+def _made(operation: str, *parents: TaskVector) -> dict[str, Any]:
+    """Metadata of a result: the operation, its parents' metadata, and what they agree on about the model."""
+    origins = [dict(parent.metadata) for parent in parents]
+    agreed = {key: origins[0].get(key) for key in KEPT if len({str(origin.get(key)) for origin in origins}) == 1}
+    kept = {key: value for key, value in agreed.items() if value is not None}
+    return kept | {"operation": operation, "made_from": origins}
 
 
 def _last_tokens(args: tuple[Any, ...], kwargs: dict[str, Any], when: str) -> Tensor | None:

@@ -15,11 +15,15 @@ from stv_exp.errors import StvError
 
 @dataclass(frozen=True)
 class Prompt:
-    """A query with its demonstrations. `text` has one `<image>` for each of `images`."""
+    """A query with its demonstrations. `text` has one `<image>` for each of `images`.
+
+    `turns` is the same as a conversation: (what is asked, its answer) by demonstration; the query's answer is empty.
+    """
 
     query: Example
     demonstrations: tuple[Example, ...]
     text: str
+    turns: tuple[tuple[str, str], ...]
 
     @property
     def images(self) -> list[Image.Image]:
@@ -31,7 +35,16 @@ def make_prompt(template: TemplateConfig, query: Example, demonstrations: Sequen
     """Render a prompt that ends where the answer begins."""
     shown = "".join(template.demonstration.format(question=d.question, answer=d.answers[0]) for d in demonstrations)
     text = template.prefix + shown + template.query.format(question=query.question)
-    return Prompt(query, tuple(demonstrations), text)
+    asked = [(template.query.format(question=e.question), e.answers[0]) for e in demonstrations]
+    asked.append((template.query.format(question=query.question), ""))
+    turns = ((template.prefix + asked[0][0], asked[0][1]), *asked[1:])
+    return Prompt(query, tuple(demonstrations), text, turns)
+
+
+def longest_first(prompts: Sequence[Prompt]) -> list[int]:
+    """Indices by images and text, most first: batches of like lengths pad little, and memory runs out at once."""
+    sizes = [(p.text.count("<image>"), len(p.text)) for p in prompts]
+    return sorted(range(len(prompts)), key=lambda i: sizes[i], reverse=True)
 
 
 @dataclass(frozen=True)

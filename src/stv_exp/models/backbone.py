@@ -1,73 +1,136 @@
-"""A frozen model behind four operations: encode prompts, capture heads, score answers, generate.
+"""A frozen model behind a few operations: encode prompts, capture heads, generate; `scoring` scores answers.
 
-What differs between model families stays in here; everything above sees tensors and strings.
+What differs between model families is in `families/`; everything above sees tensors and strings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.utils.logging import disable_progress_bar
 
-from stv_exp.config import ModelConfig, TemplateConfig
+from stv_exp.config import TemplateConfig
 from stv_exp.data.prompts import Prompt
 from stv_exp.errors import StvError
-from stv_exp.models.heads import captured, find_heads, last_positions
-from stv_exp.models.sources import model_folder
+from stv_exp.models.families import family_of
+from stv_exp.models.heads import captured, find_heads, last_positions, only_logits
 from stv_exp.task_vector import TaskVector
+
+IMAGE = "<image>"  # an image's place in a prompt of ours, whatever the family writes there
 
 
 class Backbone:
-    """A frozen model with its processor, on one device, in evaluation mode."""
+    """A frozen model with its processor (a tokenizer for text-only models), in evaluation mode."""
 
-    def __init__(self, model: PreTrainedModel, processor: Any, name: str) -> None:
+    def __init__(
+        self, model: PreTrainedModel, processor: Any, name: str, chat: bool = False, pattern: str = ""
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
-        self.tokenizer = processor.tokenizer
+        self.tokenizer = getattr(processor, "tokenizer", processor)
         self.tokenizer.padding_side = "left"
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.sees_images = processor is not self.tokenizer
         self.name = name
-        self.heads = find_heads(model)
+        self.chat = chat
+        self.heads = find_heads(model, pattern)
+        self.family = family_of(model)
+        if self.sees_images:
+            self.family.prepare(processor)
         self.forwards = 0
         self.tokens = 0
+        self._accepted = inspect.signature(model.forward).parameters
         model.register_forward_pre_hook(self._count, with_kwargs=True)
+        if (head := model.get_output_embeddings()) is not None:
+            # Generation hands it a slice, for which torch on the CPU would copy the weight once a row.
+            head.register_forward_pre_hook(lambda module, args: (args[0].contiguous(), *args[1:]))
 
     @property
     def device(self) -> torch.device:
         return self.model.device
 
-    def _count(self, module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+    @property
+    def context(self) -> int | None:
+        """Tokens that the model can hold, where its config says."""
+        return getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+
+    def _count(self, module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         self.forwards += 1
         self.tokens += kwargs["input_ids"].numel()
 
-    def encode(self, prompts: Sequence[Prompt]) -> BatchFeature:
-        """Left-padded model inputs of a batch of prompts."""
-        images = [p.images for p in prompts]
-        text = [p.text for p in prompts]
-        batch = self.processor(text=text, images=images if any(images) else None, padding=True, return_tensors="pt")
+    def forward(self, batch: Mapping[str, Any], **options: Any) -> Any:
+        """Run the model with those `options` that it knows (remote code lacks some)."""
+        known = {k: v for k, v in options.items() if k in self._accepted or "kwargs" in self._accepted}
+        return self.model(**{**batch, **known})
+
+    def encode(self, prompts: Sequence[Prompt], room: int = 0) -> BatchFeature:
+        """Left-padded model inputs of a batch of prompts that leave `room` for new tokens.
+
+        Raises `StvError` where images and placeholders differ in number or the model's context is too short.
+        """
+        texts, images = [self.render(p) for p in prompts], [p.images for p in prompts]
+        for prompt, found in zip(prompts, images, strict=True):
+            self._check_images(prompt, len(found))
+        options: dict[str, Any] = {"padding": True, "return_tensors": "pt", "add_special_tokens": not self.chat}
+        if any(images):
+            options["images"] = images
+        batch = self.processor(text=texts, **options)
+        self._check_length(batch["attention_mask"].sum(1).max().item() + room, prompts)
         return batch.to(self.device)
 
-    def encode_answers(self, answers: Sequence[str], template: TemplateConfig) -> list[Tensor]:
-        """Token ids of each answer as it follows a prompt, without special tokens."""
-        texts = [template.answer.format(answer=answer) for answer in answers]
-        ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return [torch.tensor(i, device=self.device) for i in ids]
+    def render(self, prompt: Prompt) -> str:
+        """The prompt as the family's processor reads it: a conversation where `chat`, else interleaved text."""
+        if not self.chat:
+            return prompt.text.replace(IMAGE, self.family.image)
+        messages = []
+        for asked, answer in prompt.turns:
+            messages.append({"role": "user", "content": self._content(asked)})
+            messages.append({"role": "assistant", "content": self._content(answer)})
+        try:
+            return self.processor.apply_chat_template(messages[:-1], add_generation_prompt=True, tokenize=False)
+        except ValueError as error:
+            raise StvError(f"model.chat=true, but {self.name} has no chat template; set it to false.") from error
+
+    def _content(self, text: str) -> str | list[dict[str, str]]:
+        if not self.sees_images:
+            return text
+        pieces = [{"type": "text", "text": piece} for piece in text.split(IMAGE)]
+        content = [part for piece in pieces for part in ({"type": "image"}, piece)][1:]
+        return [part for part in content if part.get("text") != ""]
+
+    def encode_answer(self, prompt: Prompt, template: TemplateConfig) -> Tensor:
+        """Token ids `[N]` of the query's first answer as it follows its prompt.
+
+        Tokenised behind the prompt where that leaves the prompt's tokens as they are: SentencePiece would else
+        start the answer with a space of its own.
+        """
+        answer = prompt.query.answers[0] if self.chat else template.answer.format(answer=prompt.query.answers[0])
+        before = self.render(prompt)
+        texts = (answer, before, before + answer)
+        alone, base, both = (self.tokenizer(text, add_special_tokens=False).input_ids for text in texts)
+        ids = both[len(base) :] if both[: len(base)] == base else alone
+        if not ids:
+            raise StvError(f"The answer {answer!r} of query {prompt.query.id} has no tokens; give it a text.")
+        return torch.tensor(ids, device=self.device)
 
     @torch.inference_mode()
     def capture(self, batch: BatchFeature) -> Tensor:
-        """Head activations at each prompt's last token, float32 on the CPU `[B, L, H, D]` (one forward)."""
+        """Head activations at each prompt's last token, on the CPU in the model's own dtype `[B, L, H, D]`."""
         mask = batch["attention_mask"]
         last = last_positions(mask, mask.shape[0], mask.shape[1], mask.device)
-        with captured(self.heads, last) as activations:
-            self.model(**batch, position_ids=positions(mask), use_cache=False, logits_to_keep=1)
-        return torch.stack(activations, dim=1).float().cpu()
+        with (
+            captured(self.heads, last) as activations,
+            only_logits(self.model, torch.zeros_like(mask, dtype=torch.bool)),
+        ):
+            self.forward(batch, position_ids=self.family.positions(batch), use_cache=False)
+        return torch.stack([a.cpu() for a in activations], dim=1)
 
     @torch.inference_mode()
     def generate(
@@ -79,31 +142,21 @@ class Backbone:
         texts = self.tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         return [text.strip().split("\n")[0].strip() for text in texts]
 
+    def _check_images(self, prompt: Prompt, images: int) -> None:
+        if images and not self.sees_images:
+            raise StvError(
+                f"Query {prompt.query.id} has images, but {self.name} reads text only; choose a vision-language model."
+            )
+        if (places := prompt.text.count(IMAGE)) != images:
+            raise StvError(
+                f"The prompt of query {prompt.query.id} has {places} {IMAGE} placeholders for {images} images; "
+                "make dataset.template and the examples' images agree."
+            )
 
-def positions(attention_mask: Tensor) -> Tensor:
-    """Position ids `[B, T]` that count real tokens, so that padding does not shift a prompt."""
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-
-
-disable_progress_bar()  # one bar a weight file says nothing that the job's own lines do not
-
-
-@lru_cache(maxsize=1)
-def _load(name: str, folder: Path, dtype: str, attention: str, device: str) -> Backbone:
-    try:
-        processor = AutoProcessor.from_pretrained(folder)
-        model = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=getattr(torch, dtype), attn_implementation=attention, use_safetensors=True
-        )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise StvError(f"model.name={name} cannot be loaded ({reason}); check the folder or the hub id.") from error
-    nn.Module.to(model, device)
-    return Backbone(model, processor, name)
-
-
-def load_backbone(config: ModelConfig, accelerator: str = "cpu") -> Backbone:
-    """Load a frozen model once a process: jobs of one sweep share it."""
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise StvError("trainer.accelerator=cuda needs a CUDA device and torch sees none; use trainer=cpu.")
-    return _load(config.name, model_folder(config.name), config.dtype, config.attention, accelerator)
+    def _check_length(self, tokens: int, prompts: Sequence[Prompt]) -> None:
+        if self.context is not None and tokens > self.context:
+            shots = max(len(p.demonstrations) for p in prompts)
+            raise StvError(
+                f"A prompt of {shots} demonstrations takes {tokens} tokens with its answer, but {self.name} holds "
+                f"{self.context}; lower method.shots or scan.shots."
+            )

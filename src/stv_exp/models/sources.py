@@ -1,4 +1,4 @@
-"""Where a model comes from: the testbed in the package, a random tiny one, a folder, or a hub id."""
+"""Where a model comes from: one of three that need no hub, a folder, or a hub id."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from stv_exp.errors import StvError
+from stv_exp.models.smollm2 import smollm2_folder
 
 TESTBED = Path(__file__).parents[1] / "testbed" / "weights"
 _HEADER_BYTES = 1 << 20
@@ -19,6 +20,8 @@ def model_folder(name: str) -> Path:
         return TESTBED
     if name == "tiny":
         return Path(_tiny().name)
+    if name == "smollm2":
+        return smollm2_folder()
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():

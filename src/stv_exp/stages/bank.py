@@ -31,7 +31,7 @@ def build_bank(scan: Scan, config: Config) -> Bank:
     """Choose locations and cluster their activations as `config.method` says."""
     locations = choose_locations(scan, config)
     source = scan.deltas if config.insertion.mode == "add" else scan.with_demonstrations
-    activations = source[:, locations[:, 0], locations[:, 1]].transpose(0, 1)  # [K, T, D]
+    activations = source[:, locations[:, 0], locations[:, 1]].transpose(0, 1).float()  # [K, T, D]
     # The mean needs no clustering, and is exactly what one cluster gives.
     if config.method.what == "mean":
         sizes = torch.full((len(locations), 1), activations.shape[1])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import chain
 
 from stv_exp.config import Config
-from stv_exp.data.prompts import DemonstrationSampler, Prompt, make_prompt
+from stv_exp.data.prompts import DemonstrationSampler, Prompt, longest_first, make_prompt
 from stv_exp.data.task import Task
 from stv_exp.metrics import exact_match
 from stv_exp.models.backbone import Backbone
@@ -39,7 +40,7 @@ class Evaluation(Stage):
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[str]:
         limit, when = self.config.dataset.max_new_tokens, self.config.insertion.when
-        return self.backbone.generate(self.backbone.encode(batch), limit, self.vector, when)
+        return self.backbone.generate(self.backbone.encode(batch, room=limit), limit, self.vector, when)
 
 
 def evaluate(backbone: Backbone, task: Task, vector: TaskVector | None, config: Config) -> list[Prediction]:
@@ -48,8 +49,10 @@ def evaluate(backbone: Backbone, task: Task, vector: TaskVector | None, config: 
     prompts = [
         make_prompt(config.dataset.template, q, sampler.draw(q, config.method.shots, "eval")) for q in task.evaluation
     ]
-    texts = [t for part in predict(Evaluation(backbone, vector, config), prompts, config.trainer) for t in part]
-    return [_judge(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+    order = longest_first(prompts)
+    parts = predict(Evaluation(backbone, vector, config), [prompts[i] for i in order], config.trainer)
+    texts = dict(zip(order, chain.from_iterable(parts), strict=True))
+    return [_judge(prompt, texts[i]) for i, prompt in enumerate(prompts)]
 
 
 def accuracy(predictions: list[Prediction]) -> float:

@@ -19,12 +19,12 @@ from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.heads import Insertion
-from stv_exp.models.prefix import PrefixCache, score
+from stv_exp.models.scoring import Scorer
 from stv_exp.stages.bank import Bank
 from stv_exp.stages.candidates import Candidates, ClusterCandidates, MaskCandidates
 from stv_exp.stages.trainer import Items, Stage, make_trainer
 
-REFERENCE_SAMPLES = 4  # draws a query from the uninformed search: the line that a policy has to beat
+REFERENCE_SAMPLES = 1  # draws a query from the uninformed search: the line that a policy has to beat
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,8 @@ class Chosen(Artefact):
     """The insertion that was chosen, location by location, and how the search went.
 
     `choices [K]` index the candidates, `active [K]` is false where a head is left alone, `history` holds one
-    list a column. `candidate_evaluations` counts what the search learned from or selected by.
+    list a column. `candidate_evaluations` counts what the search learned from or selected by;
+    `scoring` is how they were scored (tree, repeat or full; empty without a search).
     """
 
     choices: Tensor
@@ -41,6 +42,7 @@ class Chosen(Artefact):
     active: Tensor
     history: dict[str, list[float]]
     candidate_evaluations: int
+    scoring: str
 
 
 def choose(backbone: Backbone, task: Task, bank: Bank, config: Config, logger: Logger | None = None) -> Chosen:
@@ -52,7 +54,7 @@ def choose(backbone: Backbone, task: Task, bank: Bank, config: Config, logger: L
         choices = candidates.sample(1, 1, Generator().manual_seed(config.seed))[0, 0]
     else:
         choices = torch.zeros(len(bank.locations), dtype=torch.long)
-    return _chosen(candidates, choices, {}, 0)
+    return _chosen(candidates, choices, {}, 0, "")
 
 
 def make_candidates(bank: Bank, config: Config) -> Candidates:
@@ -83,14 +85,14 @@ def search(
             "raise policy.steps or lower policy.selection_draws."
         )
     if steps * policy.queries >= len(task.support):
-        module.prefixes.warm([module.prompt(q) for q in task.support], config.trainer.batch_size)
+        module.warm(task)
     # Epochs of a shuffled split: a query comes again only when all have been asked.
     order = RandomSampler(task.support, generator=Generator().manual_seed(config.seed))
     loader = DataLoader(Items(task.support), policy.queries, sampler=order, collate_fn=list, drop_last=True)
     make_trainer(config.trainer, inference=False, logger=logger, max_steps=steps, max_epochs=-1).fit(module, loader)
     choices = module.select(task) if selecting else candidates.logits.detach().argmax(-1)
     evaluations = steps * per_step + selection
-    return _chosen(candidates, choices, dict(module.history), evaluations)
+    return _chosen(candidates, choices, dict(module.history), evaluations, module.scorer.way)
 
 
 class ReinforcePolicy(Stage):
@@ -101,7 +103,7 @@ class ReinforcePolicy(Stage):
         self.candidates = candidates
         self.config = config
         self.history: defaultdict[str, list[float]] = defaultdict(list)
-        self.prefixes = PrefixCache(backbone, config.policy.cache_bytes)
+        self.scorer = Scorer(backbone, config.policy.cache_bytes)
         self.generator = Generator().manual_seed(config.seed)
         self._uninformed = candidates.logits.detach().clone()
         self._answers: dict[str, Tensor] = {}
@@ -120,20 +122,24 @@ class ReinforcePolicy(Stage):
 
     def rewards(self, queries: Sequence[Example], insertion: Insertion) -> Tensor:
         """Reward `[Q, S]`: mean log-likelihood of the first or of all answer tokens; raises `StvError` on NaN."""
-        backbone, when = self.prefixes.backbone, self.config.insertion.when
         prompts = [self.prompt(q) for q in queries]
         answers = [self._answer(prompt) for prompt in prompts]
         if self.config.policy.reward == "first":
             answers = [a[:1] for a in answers]
-        lengths = torch.tensor([len(a) for a in answers], device=backbone.device)
+        lengths = torch.tensor([len(a) for a in answers], device=self.scorer.backbone.device)
         # A clone outside inference mode: autograd may keep it for the surrogate's backward.
-        total = score(backbone, self.prefixes.get(prompts), answers, insertion, when).sum(-1)
+        total = self.scorer.score(prompts, answers, insertion, self.config.insertion.when).sum(-1)
         rewards = (total / lengths[:, None]).cpu().clone()
         if not torch.isfinite(rewards).all():
             raise StvError(
                 f"The reward on query {queries[0].id} is NaN or infinite; check the weights or use model.dtype=float32."
             )
         return rewards
+
+    def warm(self, task: Task) -> None:
+        """Compute the prefixes of a support split that will all be asked for, in full batches."""
+        prompts = [self.prompt(q) for q in task.support]
+        self.scorer.warm(prompts, self._answer(prompts[0]), self.config.trainer.batch_size)
 
     def prompt(self, query: Example) -> Prompt:
         """The query alone, as it is asked once the vector stands for the demonstrations."""
@@ -154,8 +160,8 @@ class ReinforcePolicy(Stage):
     def _answer(self, prompt: Prompt) -> Tensor:
         query = prompt.query
         if query.id not in self._answers:
-            encode = self.prefixes.backbone.encode_answers
-            self._answers[query.id] = encode([query.answers[0]], self.config.dataset.template)[0]
+            encode = self.scorer.backbone.encode_answer
+            self._answers[query.id] = encode(prompt, self.config.dataset.template)
         return self._answers[query.id]
 
     def _record(self, rewards: Tensor, reference: Tensor) -> None:
@@ -174,9 +180,11 @@ def standardise(rewards: Tensor, eps: float = 1e-6) -> Tensor:
     return (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + eps)
 
 
-def _chosen(candidates: Candidates, choices: Tensor, history: dict[str, list[float]], evaluations: int) -> Chosen:
+def _chosen(
+    candidates: Candidates, choices: Tensor, history: dict[str, list[float]], evaluations: int, scoring: str
+) -> Chosen:
     insertion = candidates.insertion(choices)
     active = insertion.active
     kept = torch.ones(len(choices), dtype=torch.bool) if active is None else active
     insertion = replace(insertion, vectors=insertion.vectors[kept], locations=insertion.locations[kept])
-    return Chosen(choices, insertion.locations, insertion.vectors, kept, history, evaluations)
+    return Chosen(choices, insertion.locations, insertion.vectors, kept, history, evaluations, scoring)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stv_exp.artefact import Artefact
 from stv_exp.config import Config
-from stv_exp.data.prompts import DemonstrationSampler, Prompt, make_prompt
+from stv_exp.data.prompts import DemonstrationSampler, Prompt, longest_first, make_prompt
 from stv_exp.data.task import Task
 from stv_exp.errors import StvError
 from stv_exp.models.backbone import Backbone
@@ -20,7 +20,10 @@ from stv_exp.stages.trainer import Stage, predict
 
 @dataclass(frozen=True, eq=False)
 class Scan(Artefact):
-    """Head activations `[T, L, H, D]` of T queries with demonstrations and alone, and the ids that were used."""
+    """Head activations `[T, L, H, D]` of T queries with demonstrations and alone, and the ids that were used.
+
+    They keep the model's dtype, so that a half-precision model's take half the memory and no rounding is added.
+    """
 
     with_demonstrations: Tensor
     alone: Tensor
@@ -29,8 +32,8 @@ class Scan(Artefact):
 
     @property
     def deltas(self) -> Tensor:
-        """What the demonstrations change, `[T, L, H, D]`."""
-        return self.with_demonstrations - self.alone
+        """What the demonstrations change, `[T, L, H, D]`, in float32."""
+        return self.with_demonstrations.float() - self.alone.float()
 
     def sensitivity(self, kind: str) -> Tensor:
         """Sensitivity `[L, H]`; `kind` is one of `SENSITIVITIES`."""
@@ -62,7 +65,7 @@ def _snr(scan: Scan) -> Tensor:
 
 def _cosine(scan: Scan) -> Tensor:
     """Mean cosine distance between the activations with demonstrations and alone."""
-    return 1 - torch.cosine_similarity(scan.with_demonstrations, scan.alone, dim=-1).mean(0)
+    return 1 - torch.cosine_similarity(scan.with_demonstrations.float(), scan.alone.float(), dim=-1).mean(0)
 
 
 SENSITIVITIES: dict[str, Callable[[Scan], Tensor]] = {
@@ -74,27 +77,23 @@ SENSITIVITIES: dict[str, Callable[[Scan], Tensor]] = {
 
 
 class SensitivityScan(Stage):
-    """Captures a batch of (prompt with demonstrations, prompt alone) pairs."""
+    """Captures a batch of prompts."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
 
-    def predict_step(self, batch: list[tuple[Prompt, Prompt]], batch_idx: int) -> tuple[Tensor, Tensor]:
-        with_demonstrations, alone = zip(*batch, strict=True)
-        return capture(self.backbone, with_demonstrations), capture(self.backbone, alone)
-
-
-def capture(backbone: Backbone, prompts: tuple[Prompt, ...]) -> Tensor:
-    """Head activations `[B, L, H, D]` at the last prompt token."""
-    return backbone.capture(backbone.encode(prompts))
+    def predict_step(self, batch: list[Prompt], batch_idx: int) -> Tensor:
+        return self.backbone.capture(self.backbone.encode(batch))
 
 
 def scan(backbone: Backbone, task: Task, config: Config) -> Scan:
-    """Scan T query-context pairs drawn from the support split; raises `StvError` on NaN."""
+    """Scan T query-context pairs drawn from the support split in one pass; raises `StvError` on NaN."""
     pairs = make_pairs(task, config)
-    parts = predict(SensitivityScan(backbone), pairs, config.trainer)
-    with_demonstrations, alone = (torch.cat(p) for p in zip(*parts, strict=True))
+    prompts = [prompt for side in zip(*pairs, strict=True) for prompt in side]
+    order = longest_first(prompts)
+    parts = predict(SensitivityScan(backbone), [prompts[i] for i in order], config.trainer)
+    with_demonstrations, alone = torch.cat(parts)[torch.tensor(order).argsort()].chunk(2)
     if not (torch.isfinite(with_demonstrations).all() and torch.isfinite(alone).all()):
         raise StvError(
             f"Head activations of {backbone.name} on {task.name} contain NaN or infinity; "

@@ -1,0 +1,27 @@
+"""What differs between model families, one small file each; `family_of` picks by the config's `model_type`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stv_exp.models.families.base import Family
+from stv_exp.models.families.gemma3 import Gemma3
+from stv_exp.models.families.idefics import Idefics
+from stv_exp.models.families.internvl import InternVL
+from stv_exp.models.families.qwen_vl import QwenVL
+
+_BY_TYPE: dict[str, type[Family]] = {
+    "idefics2": Idefics,
+    "idefics3": Idefics,
+    "smolvlm": Idefics,
+    "qwen2_vl": QwenVL,
+    "qwen2_5_vl": QwenVL,
+    "qwen3_vl": QwenVL,
+    "internvl": InternVL,
+    "gemma3": Gemma3,
+}
+
+
+def family_of(model: Any) -> Family:
+    """The quirks of a model; most have none but the `Family` defaults."""
+    return _BY_TYPE.get(model.config.model_type, Family)(model)

@@ -1,0 +1,28 @@
+"""The defaults of a family: an `<image>` placeholder, images nested by prompt, positions that count tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+class Family:
+    """How one family writes images into text and numbers its tokens."""
+
+    image = "<image>"  # what the family's processor expands to an image's tokens
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def prepare(self, processor: Any) -> None:
+        """Settings of the processor that the family needs."""
+
+    def positions(self, batch: Mapping[str, Any]) -> Tensor:
+        """Position ids `[B, T]` (`[3, B, T]` with M-RoPE) that count real tokens: padding does not shift a prompt."""
+        return (batch["attention_mask"].long().cumsum(-1) - 1).clamp(min=0)
+
+    def branch_positions(self, positions: Tensor) -> Tensor:
+        """Position ids of text tokens `[B, T]` in the shape that the model takes."""
+        return positions

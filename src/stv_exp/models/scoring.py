@@ -1,0 +1,214 @@
+"""Scores many insertions into one prompt: the log-likelihood of the answer under each.
+
+Three ways, fastest first, with equal results:
+- tree: S candidates are S branches of one sequence under a tree mask, each seeing the shared prefix and itself, all
+  at the same position; a pre-hook writes candidate s's vectors at its own tokens. No copy, weights read once.
+- repeat: S copies of the shared prefix, for models that take no mask of ours.
+- full: a whole forward a candidate, for models (often remote code) whose cache is not transformers' own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stv_exp.data.prompts import Prompt
+from stv_exp.models.backbone import Backbone
+from stv_exp.models.heads import Insertion, inserted, only_logits
+from stv_exp.models.prefix import Prefix, PrefixCache, join
+
+log = logging.getLogger(__name__)
+Way = Callable[[Backbone, Sequence[Prefix], Sequence[Tensor], Insertion, str], Tensor]
+
+
+class Scorer:
+    """Scores prompts of one model, with their prefixes kept, the fastest way that agrees with full forwards."""
+
+    def __init__(self, backbone: Backbone, max_bytes: int) -> None:
+        self.backbone = backbone
+        self.prefixes = PrefixCache(backbone, max_bytes)
+        self.way = ""
+
+    def warm(self, prompts: Sequence[Prompt], answer: Tensor, batch_size: int) -> None:
+        """Compute prefixes in full batches while they fit: for queries that will all be asked for anyway."""
+        self.way = self.way or fastest_way(self.backbone, prompts[0], answer)
+        if self.way != "full":
+            self.prefixes.warm(prompts, batch_size)
+
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[Tensor], insertion: Insertion, when: str) -> Tensor:
+        """Log-likelihood `[Q, S, N]` of each answer token (0 beyond an answer's end) under S insertions a query.
+
+        `insertion.vectors` is `[Q or 1, S, K, D]` (and `active` alike).
+        """
+        self.way = self.way or fastest_way(self.backbone, prompts[0], answers[0])
+        if self.way == "full":
+            return full(self.backbone, prompts, answers, insertion, when)
+        return WAYS[self.way](self.backbone, self.prefixes.get(prompts), answers, insertion, when)
+
+
+def fastest_way(backbone: Backbone, prompt: Prompt, answer: Tensor) -> str:
+    """The first way that runs on this model and agrees with full forwards on two random insertions."""
+    heads = backbone.heads
+    pick = torch.Generator().manual_seed(0)
+    vectors = torch.randn(1, 2, len(heads), heads.head_dim, generator=pick)
+    probe = Insertion(heads.all_locations(), vectors)
+    expected = full(backbone, [prompt], [answer], probe, "every_step")
+    # Generous against rounding (its square root), strict against a mask or a position that is not heeded.
+    tolerance = 2 * torch.finfo(backbone.model.dtype).eps ** 0.5
+    for name, way in WAYS.items():
+        try:
+            found = way(backbone, PrefixCache(backbone, 0).get([prompt]), [answer], probe, "every_step")
+        except Exception as error:  # whatever foreign code raises at inputs that it does not know
+            log.info("%s cannot score by %s (%s)", backbone.name, name, str(error).split("\n")[0])
+            continue
+        if torch.allclose(found, expected, atol=tolerance, rtol=tolerance):
+            return name
+        log.info("%s scores otherwise by %s than by full forwards", backbone.name, name)
+    log.info("%s is scored by full forwards, the slowest way", backbone.name)
+    return "full"
+
+
+@torch.inference_mode()
+def tree(
+    backbone: Backbone, prefixes: Sequence[Prefix], answers: Sequence[Tensor], insertion: Insertion, when: str
+) -> Tensor:
+    """Score as branches of one sequence a query; see `Scorer.score`."""
+    s, n = insertion.vectors.shape[1], max(map(len, answers))
+    targets = _targets(answers, n)
+    edited = 1 if when == "prompt" else n
+    tokens = (torch.arange(s)[:, None] * n + torch.arange(edited)).flatten().to(backbone.device)
+    masks = _tree_masks(backbone, prefixes, s, n)
+    branch = {"input_ids": _branch(prefixes, targets).repeat(1, s), "attention_mask": masks}
+    positions = backbone.family.branch_positions(_positions(prefixes, n, backbone.device).repeat(1, s))
+    scored = (targets >= 0).repeat(1, s)
+    with inserted(backbone.heads, _repeat(insertion, edited), lambda: tokens.expand(len(prefixes), -1)):
+        logits = _logits(backbone, scored, branch, positions, join(prefixes))
+    return _spread(logits, targets[:, None].expand(-1, s, -1))
+
+
+@torch.inference_mode()
+def repeat(
+    backbone: Backbone, prefixes: Sequence[Prefix], answers: Sequence[Tensor], insertion: Insertion, when: str
+) -> Tensor:
+    """Score as rows of one batch, each with its copy of the prefix; see `Scorer.score`."""
+    s, n, device = insertion.vectors.shape[1], max(map(len, answers)), backbone.device
+    targets = _targets(answers, n)
+    wanted = targets[:, None].expand(-1, s, -1)
+    longest = max(map(len, prefixes))
+    padding = torch.tensor([[longest - len(p)] for p in prefixes], device=device)
+    real = torch.arange(longest + n, device=device) >= padding
+    rows = partial(torch.repeat_interleave, repeats=s, dim=0)
+    branch = {"input_ids": rows(_branch(prefixes, targets)), "attention_mask": rows(real.long())}
+    positions = backbone.family.branch_positions(rows(_positions(prefixes, n, device)))
+    tokens = torch.arange(1 if when == "prompt" else n, device=device).expand(len(prefixes) * s, -1)
+    with inserted(backbone.heads, _as_rows(insertion, len(prefixes)), lambda: tokens):
+        logits = _logits(backbone, (wanted >= 0).flatten(0, 1), branch, positions, join(prefixes, s))
+    return _spread(logits, wanted)
+
+
+WAYS: dict[str, Way] = {"tree": tree, "repeat": repeat}
+
+
+@torch.inference_mode()
+def full(
+    backbone: Backbone, prompts: Sequence[Prompt], answers: Sequence[Tensor], insertion: Insertion, when: str
+) -> Tensor:
+    """Score by whole forwards of prompt and answer, S rows a query; see `Scorer.score`."""
+    s, n = insertion.vectors.shape[1], max(map(len, answers))
+    targets = _targets(answers, n)
+    scores = torch.zeros(len(prompts), s, n, device=backbone.device)
+    for q, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        batch = _extended(backbone.encode([prompt] * s), answer)
+        last = batch["input_ids"].shape[1] - len(answer)
+        tokens = last + torch.arange(1 if when == "prompt" else len(answer), device=backbone.device).expand(s, -1)
+        part = _as_rows(insertion.at_query(q), 1)
+        with inserted(backbone.heads, part, lambda tokens=tokens: tokens):  # type: ignore[misc]
+            logits = backbone.forward(batch, position_ids=backbone.family.positions(batch), use_cache=False).logits
+        wanted = targets[q, : len(answer)].expand(s, -1)
+        scores[q, :, : len(answer)] = _spread(logits[:, last:].flatten(0, 1), wanted)
+    return scores
+
+
+def _extended(batch: Any, answer: Tensor) -> dict[str, Any]:
+    """Inputs with all but the last answer token behind each row's prompt; they are text, as type 0 says."""
+    rows = len(batch["input_ids"])
+    more = answer[:-1].expand(rows, -1)
+    new = {"input_ids": more, "attention_mask": torch.ones_like(more)}
+    types = {name: torch.zeros_like(more) for name in ("token_type_ids", "mm_token_type_ids") if name in batch}
+    return {**batch, **{name: torch.cat([batch[name], value], 1) for name, value in (new | types).items()}}
+
+
+def _logits(backbone: Backbone, scored: Tensor, branch: Mapping[str, Any], positions: Tensor, cache: Any) -> Tensor:
+    """Vocabulary logits `[n, V]` of the tokens where `scored [B, T]` only."""
+    with only_logits(backbone.model, scored):
+        output = backbone.forward(branch, position_ids=positions, past_key_values=cache, use_cache=True)
+    return output.logits[0]
+
+
+def _spread(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Log-likelihoods in the shape of `wanted [..., N]` from the logits `[n, V]` of its entries that are not -1."""
+    scored = wanted >= 0
+    logits = logits.float()
+    likelihood = logits.gather(-1, wanted[scored][:, None])[:, 0] - logits.logsumexp(-1)
+    return torch.zeros(wanted.shape, device=logits.device).masked_scatter_(scored, likelihood)
+
+
+def _targets(answers: Sequence[Tensor], n: int) -> Tensor:
+    """Answer tokens `[Q, N]`, -1 beyond an answer's end."""
+    return torch.stack([torch.nn.functional.pad(a, (0, n - len(a)), value=-1) for a in answers])
+
+
+def _branch(prefixes: Sequence[Prefix], targets: Tensor) -> Tensor:
+    """Tokens of one candidate `[Q, N]`: the prompt's last, then the answer's but its last."""
+    first = torch.tensor([[p.last_token] for p in prefixes], device=targets.device)
+    return torch.cat([first, targets[:, :-1].clamp(min=0)], 1)
+
+
+def _positions(prefixes: Sequence[Prefix], n: int, device: torch.device) -> Tensor:
+    """Positions of one candidate's tokens `[Q, N]`."""
+    return torch.tensor([[p.position] for p in prefixes], device=device) + torch.arange(n, device=device)
+
+
+def _repeat(insertion: Insertion, times: int) -> Insertion:
+    """One entry a token `[Q, S * times, K, D]` from one entry a candidate."""
+    return insertion if times == 1 else insertion.map(lambda t: t.repeat_interleave(times, dim=1))
+
+
+def _as_rows(insertion: Insertion, queries: int) -> Insertion:
+    """One entry a row of a batch, `[Q * S, 1, K, D]`."""
+    return insertion.map(lambda t: t.expand(queries, *t.shape[1:]).flatten(0, 1)[:, None])
+
+
+def _tree_masks(backbone: Backbone, prefixes: Sequence[Prefix], s: int, n: int) -> Tensor | dict[str, Tensor]:
+    """The tree mask, or one by layer type where some layers see a sliding window only."""
+    config = backbone.model.config.get_text_config(decoder=True)
+    window, kinds = getattr(config, "sliding_window", None), set(getattr(config, "layer_types", None) or ())
+    build = partial(_tree_mask, prefixes, s, n, backbone.model.dtype, backbone.device)
+    if window is None or kinds == {"full_attention"}:
+        return build(None)
+    if len(kinds) < 2:
+        return build(window)
+    return {"full_attention": build(None), "sliding_attention": build(window)}
+
+
+def _tree_mask(
+    prefixes: Sequence[Prefix], s: int, n: int, dtype: torch.dtype, device: torch.device, window: int | None
+) -> Tensor:
+    """Additive mask `[Q, 1, S * N, P + S * N]`: a token sees its prefix and its own branch up to itself."""
+    longest = max(map(len, prefixes))
+    lengths = torch.tensor([len(p) for p in prefixes], device=device)
+    step = torch.arange(n, device=device).repeat(s)
+    branch = torch.arange(s, device=device).repeat_interleave(n)
+    before = torch.arange(longest, device=device)
+    distance = step[:, None] - step
+    to_prefix = longest + step[:, None] - before
+    own = (branch[:, None] == branch) & (distance >= 0)
+    sees_prefix = (before >= longest - lengths[:, None])[:, None] & (to_prefix < (window or longest + n + 1))
+    own = own & (distance < (window or n + 1))
+    seen = torch.cat([sees_prefix, own.expand(len(prefixes), -1, -1)], -1)
+    return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, torch.finfo(dtype).min)[:, None]

@@ -1,0 +1,298 @@
+"""Tiny random checkpoints of the supported model families, each a folder as a hub repository is.
+
+`FAMILIES[name](folder)` writes it in well under a second. Heads are grouped, `head_dim` is not hidden / heads and
+biases are not zero wherever a family's configuration has them: what a wrong reading of the heads would hide behind.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.pytorch_utils import Conv1D
+from transformers.utils.logging import disable_progress_bar
+
+from tests.family_processors import Bytes, Language, chatml, plain, turns, write_processor
+from tests.remote_qwen_vl.configuration_qwen import QWenConfig
+from tests.remote_qwen_vl.modeling_qwen import QWenLMHeadModel
+
+IMAGE, PATCH = 32, 8  # pixels
+IMAGE_TOKENS = 4  # of one image, in the families where its size does not matter
+PIXELS = {"image_mean": [0.2] * 3, "image_std": [0.25] * 3}  # the drawn images are dark
+SQUARE = {"height": IMAGE, "width": IMAGE}
+EDGE = {"longest_edge": IMAGE}
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": IMAGE,
+    "patch_size": PATCH,
+}
+WINDOW = 8  # of the sliding layers: shorter than the prompts
+MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+
+_MISTRAL = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 12, "sliding_window": None}
+_LLAMA = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 20, "attention_bias": True}
+_QWEN2 = {"num_attention_heads": 4, "num_key_value_heads": 2}
+_QWEN3 = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "attention_bias": True}
+_GEMMA = {**_QWEN3, "query_pre_attn_scalar": 16, "sliding_window": WINDOW}
+_MIXED = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+
+_IDEFICS = ("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>")
+_QWEN_VISION = ("<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+_QWEN_TEXT = {"eos": "<|im_end|>", "pad": "<|endoftext|>"}
+_TURNS = ("<start_of_turn>", "<end_of_turn>")
+_LATENTS = ("latents", "class_embedding", "cls_token", "position_embeddings", "image_newline")  # bare parameters
+
+
+def _text(tokenizer: PreTrainedTokenizerFast, model_type: str | None = None, **own: Any) -> dict[str, Any]:
+    """A decoder's settings."""
+    sizes = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "max_position_embeddings": 2048}
+    named = {"model_type": model_type} if model_type else {}
+    return {**named, "vocab_size": len(tokenizer), **sizes, **_ids(tokenizer), **own}
+
+
+def _ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
+    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+
+
+def _save(
+    folder: Path, model_class: str | type[PreTrainedModel], config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Build a model, of transformers where it is a name, and write it."""
+    disable_progress_bar()  # one file is written at once
+    torch.manual_seed(0)
+    model = (getattr(transformers, model_class) if isinstance(model_class, str) else model_class)(config)
+    initialise(model)
+    for key, value in _ids(tokenizer).items():
+        setattr(model.generation_config, key, value)
+    model.save_pretrained(folder)
+
+
+@torch.no_grad()
+def initialise(model: PreTrainedModel) -> None:
+    """Wide weights and biases that are not zero: images and the order of words then show in the logits."""
+    table = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    table -= {id(model.get_output_embeddings().weight)}  # where they are one, wide ones make a model repeat its input
+    transposed = {id(m.weight) for m in model.modules() if isinstance(m, Conv1D)}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in table or name.endswith(_LATENTS):
+            parameter.normal_(0, 0.5)
+        elif parameter.dim() >= 2:
+            first = id(parameter) in transposed or name.endswith("projection_weight")  # [in, out]
+            parameter.normal_(0, 0.8 / (parameter.shape[0] if first else parameter[0].numel()) ** 0.5)
+        elif name.endswith("bias"):
+            parameter.normal_(0, 0.3)
+
+
+def _idefics2(folder: Path) -> None:
+    language = Language(plain("<image>"), _IDEFICS[:3], bos="<s>")
+    size = {"shortest_edge": IMAGE, "longest_edge": IMAGE}
+    images = transformers.Idefics2ImageProcessorPil(do_image_splitting=False, size=size, **PIXELS)
+    write_processor(folder, "Idefics2Processor", language, images, image_seq_len=IMAGE_TOKENS)
+    tokenizer = language.tokenizer()
+    perceiver = {"resampler_n_latents": IMAGE_TOKENS, "resampler_depth": 1, "resampler_n_heads": 4}
+    config = transformers.Idefics2Config(
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        tie_word_embeddings=False,
+        text_config=_text(tokenizer, "mistral", **_MISTRAL),
+        vision_config=VISION,
+        perceiver_config={**perceiver, "hidden_size": 48, "resampler_head_dim": 12, "num_key_value_heads": 2},
+    )
+    _save(folder, "Idefics2ForConditionalGeneration", config, tokenizer)
+
+
+def _idefics3(folder: Path, family: str = "Idefics3", video_class: str | None = None) -> None:
+    """Idefics3 and SmolVLM differ in their processors only."""
+    language = Language(plain("<image>"), _IDEFICS, bos="<s>")
+    images = getattr(transformers, f"{family}ImageProcessorPil")(
+        do_image_splitting=False, size=EDGE, max_image_size=EDGE, **PIXELS
+    )
+    write_processor(folder, f"{family}Processor", language, images, video_class, image_seq_len=IMAGE_TOKENS)
+    tokenizer = language.tokenizer()
+    config = getattr(transformers, f"{family}Config")(
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        text_config=_text(tokenizer, "llama", **_LLAMA),
+        vision_config=VISION,
+        pad_token_id=tokenizer.pad_token_id,
+        scale_factor=2,
+    )
+    _save(folder, f"{family}ForConditionalGeneration", config, tokenizer)
+
+
+def _smolvlm(folder: Path) -> None:
+    _idefics3(folder, "SmolVLM", "SmolVLMVideoProcessor")
+
+
+def _qwen_vl(folder: Path, family: str, text: dict[str, Any], vision: dict[str, Any]) -> None:
+    """An image has 4 to 16 tokens, by its size."""
+    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    language = Language(chatml(image), _QWEN_VISION, **_QWEN_TEXT)
+    token = IMAGE_TOKENS * (2 * PATCH) ** 2
+    size = {"shortest_edge": token, "longest_edge": 4 * token}
+    images = transformers.Qwen2VLImageProcessorPil(patch_size=PATCH, size=size, **PIXELS)
+    generation = "3" if family == "Qwen3VL" else "2"
+    write_processor(folder, f"{family}Processor", language, images, f"Qwen{generation}VLVideoProcessor")
+    tokenizer = language.tokenizer()
+    names = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
+    names |= {"vision_start": "<|vision_start|>", "vision_end": "<|vision_end|>"}
+    config = getattr(transformers, f"{family}Config")(
+        text_config=_text(tokenizer, rope_parameters=MROPE, **text),
+        vision_config={"depth": 3, "num_heads": 2, "patch_size": PATCH, **vision},
+        **{f"{key}_token_id": tokenizer.convert_tokens_to_ids(token) for key, token in names.items()},
+    )
+    _save(folder, f"{family}ForConditionalGeneration", config, tokenizer)
+
+
+def _qwen2_vl(folder: Path) -> None:
+    _qwen_vl(folder, "Qwen2VL", {**_QWEN2, "hidden_size": 64}, {"embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2})
+
+
+def _qwen2_5_vl(folder: Path) -> None:
+    windows = {"window_size": 4 * PATCH, "fullatt_block_indexes": [1]}
+    vision = {"hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 64, **windows}
+    _qwen_vl(folder, "Qwen2_5_VL", {**_QWEN2, "hidden_size": 64}, vision)
+
+
+def _qwen3_vl(folder: Path) -> None:
+    deep = {"deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64}
+    _qwen_vl(folder, "Qwen3VL", _QWEN3, {"hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 48, **deep})
+
+
+def _llava(folder: Path) -> None:
+    language = Language(plain("<image>\n", closing=" "), ("<image>",), bos="<s>")
+    edge = {"shortest_edge": IMAGE}
+    images = transformers.CLIPImageProcessorPil(size=edge, crop_size=SQUARE, **PIXELS)
+    strategy = {"vision_feature_select_strategy": "default"}
+    write_processor(
+        folder, "LlavaProcessor", language, images, patch_size=PATCH, num_additional_image_tokens=1, **strategy
+    )
+    tokenizer = language.tokenizer()
+    config = transformers.LlavaConfig(
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=(IMAGE // PATCH) ** 2,
+        text_config=_text(tokenizer, "llama", **_LLAMA),
+        vision_config={"model_type": "clip_vision_model", **VISION, "projection_dim": 32},
+        **strategy,
+    )
+    _save(folder, "LlavaForConditionalGeneration", config, tokenizer)
+
+
+def _llava_onevision(folder: Path) -> None:
+    """One tile beside the whole image: the least that its images with tiles come in."""
+    language = Language(chatml("<image>"), ("<image>", "<video>", "<|im_start|>"), **_QWEN_TEXT)
+    grid = {"image_grid_pinpoints": [[IMAGE, IMAGE]]}
+    images = transformers.LlavaOnevisionImageProcessorPil(size=SQUARE, **grid, **PIXELS)
+    tokens = {"num_image_tokens": (IMAGE // PATCH) ** 2, "vision_feature_select_strategy": "full"}
+    video = "LlavaOnevisionVideoProcessor"
+    write_processor(folder, "LlavaOnevisionProcessor", language, images, video, **tokens)
+    tokenizer = language.tokenizer()
+    config = transformers.LlavaOnevisionConfig(
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        text_config=_text(tokenizer, "qwen2", **_QWEN2),
+        vision_config={"model_type": "siglip_vision_model", **VISION, "vision_use_head": False},
+        **grid,
+    )
+    _save(folder, "LlavaOnevisionForConditionalGeneration", config, tokenizer)
+
+
+def _internvl(folder: Path) -> None:
+    named = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+    special = ("<|im_start|>", "<video>")
+    language = Language(chatml("<IMG_CONTEXT>\n"), special, {**named, "video_token": "<video>"}, **_QWEN_TEXT)
+    # The processor cuts tiles whatever this file says about `crop_to_patches`; one tile is the whole image.
+    images = transformers.GotOcr2ImageProcessorPil(size=SQUARE, crop_to_patches=False, max_patches=1, **PIXELS)
+    video = "InternVLVideoProcessor"
+    write_processor(folder, "InternVLProcessor", language, images, video, image_seq_length=IMAGE_TOKENS)
+    tokenizer = language.tokenizer()
+    pixels = {"image_size": [IMAGE, IMAGE], "patch_size": [PATCH, PATCH], "layer_scale_init_value": 1.0}
+    config = transformers.InternVLConfig(
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=IMAGE_TOKENS,
+        text_config=_text(tokenizer, "qwen2", **_QWEN2, tie_word_embeddings=False),
+        vision_config={**VISION, **pixels, "attention_bias": True},
+        tie_word_embeddings=False,
+    )
+    _save(folder, "InternVLForConditionalGeneration", config, tokenizer)
+
+
+def _gemma3(folder: Path) -> None:
+    named = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    language = Language(turns("<start_of_image>"), _TURNS, named, bos="<bos>", eos="<eos>")
+    images = transformers.Gemma3ImageProcessorPil(size=SQUARE, **PIXELS)
+    write_processor(folder, "Gemma3Processor", language, images, image_seq_length=IMAGE_TOKENS)
+    tokenizer = language.tokenizer()
+    indices = {"boi_token": "boi", "eoi_token": "eoi", "image_token": "image"}
+    config = transformers.Gemma3Config(
+        mm_tokens_per_image=IMAGE_TOKENS,
+        text_config=_text(tokenizer, "gemma3_text", **_GEMMA, **_MIXED),
+        vision_config={"model_type": "siglip_vision_model", **VISION, "vision_use_head": False},
+        **{f"{short}_token_index": tokenizer.convert_tokens_to_ids(named[key]) for key, short in indices.items()},
+    )
+    _save(folder, "Gemma3ForConditionalGeneration", config, tokenizer)
+
+
+def _decoder(name: str, language: Language, **own: Any) -> Callable[[Path], None]:
+    """The writer of a family that reads text only; `name` is its model's class."""
+
+    def write(folder: Path) -> None:
+        tokenizer = language.tokenizer()
+        tokenizer.save_pretrained(folder)
+        model = getattr(transformers, name)
+        _save(folder, name, model.config_class(**_text(tokenizer, **own)), tokenizer)
+
+    return write
+
+
+def _gpt2(folder: Path) -> None:
+    tokenizer = Language(plain(closing="</s>\n")).tokenizer()
+    tokenizer.save_pretrained(folder)
+    sizes = {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 1024, "vocab_size": len(tokenizer)}
+    _save(folder, "GPT2LMHeadModel", transformers.GPT2Config(**sizes, **_ids(tokenizer)), tokenizer)
+
+
+def _qwen_vl_v1(folder: Path) -> None:
+    """Loads with `trust_remote_code=True` only; the names and the call of the first Qwen-VL."""
+    tokenizer = Language(**_QWEN_TEXT).tokenizer()
+    tokenizer.save_pretrained(folder)
+    code = Path(__file__).parent / "remote_qwen_vl"
+    for file in ("configuration_qwen.py", "modeling_qwen.py"):
+        shutil.copy(code / file, folder)
+    places = {"AutoConfig": "configuration_qwen.QWenConfig", "AutoModelForCausalLM": "modeling_qwen.QWenLMHeadModel"}
+    heads = {"num_attention_heads": 4, "kv_channels": 16, "no_bias": False}
+    _save(folder, QWenLMHeadModel, QWenConfig(**_text(tokenizer, **heads), auto_map=places), tokenizer)
+
+
+VISION_FAMILIES: dict[str, Callable[[Path], None]] = {
+    "idefics2": _idefics2,
+    "idefics3": _idefics3,
+    "smolvlm": _smolvlm,
+    "qwen2_vl": _qwen2_vl,
+    "qwen2_5_vl": _qwen2_5_vl,
+    "qwen3_vl": _qwen3_vl,
+    "llava": _llava,
+    "llava_onevision": _llava_onevision,
+    "internvl": _internvl,
+    "gemma3": _gemma3,
+}
+TEXT_FAMILIES: dict[str, Callable[[Path], None]] = {
+    "llama": _decoder("LlamaForCausalLM", Language(plain(closing="</s>\n"), bos="<s>"), **_LLAMA),
+    "qwen2": _decoder("Qwen2ForCausalLM", Bytes(chatml(), _QWEN_VISION[:1], **_QWEN_TEXT), **_QWEN2),
+    "qwen3": _decoder("Qwen3ForCausalLM", Language(chatml(), _QWEN_VISION[:1], **_QWEN_TEXT), **_QWEN3),
+    "mistral": _decoder("MistralForCausalLM", Language(plain(closing="</s>\n"), bos="<s>"), **_MISTRAL),
+    "gemma2": _decoder("Gemma2ForCausalLM", Language(turns(), _TURNS, bos="<bos>", eos="<eos>"), **_GEMMA, **_MIXED),
+    "gemma3_text": _decoder(
+        "Gemma3ForCausalLM", Language(turns(), _TURNS, bos="<bos>", eos="<eos>"), **_GEMMA, **_MIXED
+    ),
+    "gpt2": _gpt2,
+    "qwen_vl_v1": _qwen_vl_v1,
+}
+FAMILIES = {**VISION_FAMILIES, **TEXT_FAMILIES}
