@@ -75,7 +75,7 @@ class Run:
             "seed": config.seed,
             "settings": settings(config),
             "git": _git_sha(),
-            "versions": _versions(),
+            "versions": versions(),
         }
         write_json(self.folder / "manifest.json", manifest)
 
@@ -83,7 +83,8 @@ class Run:
         write_json(self.folder / "status.json", {"state": state, "at": datetime.now(UTC).isoformat(), **rest})
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of what a result may depend on."""
     return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
 
 

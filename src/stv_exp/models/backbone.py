@@ -78,12 +78,17 @@ class Backbone:
         texts, images = [self.render(p) for p in prompts], [p.images for p in prompts]
         for prompt, found in zip(prompts, images, strict=True):
             self._check_images(prompt, len(found))
-        options: dict[str, Any] = {"padding": True, "return_tensors": "pt", "add_special_tokens": not self.chat}
+        options: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
+        options["add_special_tokens"] = not self._begun(texts[0])
         if any(images):
-            options["images"] = images
+            options |= {"images": images, **self.family.image_options}
         batch = self.processor(text=texts, **options)
         self._check_length(batch["attention_mask"].sum(1).max().item() + room, prompts)
         return batch.to(self.device)
+
+    def _begun(self, text: str) -> bool:
+        """Whether `text` has its own first token, as some chat templates write it."""
+        return bool(self.tokenizer.bos_token) and text.startswith(self.tokenizer.bos_token)
 
     def render(self, prompt: Prompt) -> str:
         """The prompt as the family's processor reads it: a conversation where `chat`, else interleaved text."""

@@ -11,12 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
 )
@@ -25,6 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 from stv_exp.config import ModelConfig
 from stv_exp.errors import StvError
 from stv_exp.models.backbone import Backbone
+from stv_exp.models.processors import load_processor, sees_images
 from stv_exp.models.sources import model_folder
 
 log = logging.getLogger(__name__)
@@ -44,7 +42,7 @@ def _load(config: ModelConfig, device: str) -> Backbone:
     options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     try:
         model = _load_model(config, source, options)
-        processor = load_processor(source, model, options)
+        processor = load_processor(source, model.config, options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise StvError(_reason(config, error)) from error
     if config.device_map is None and config.quantization == "none":
@@ -56,8 +54,7 @@ def _load(config: ModelConfig, device: str) -> Backbone:
 
 def _load_model(config: ModelConfig, source: Path, options: dict[str, Any]) -> PreTrainedModel:
     architecture = AutoConfig.from_pretrained(source, **options)
-    sees_images = type(architecture) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    loader: Any = AutoModelForImageTextToText if sees_images else AutoModelForCausalLM
+    loader: Any = AutoModelForImageTextToText if sees_images(architecture) else AutoModelForCausalLM
     return loader.from_pretrained(
         source,
         dtype=getattr(torch, config.dtype),
@@ -75,13 +72,6 @@ def _quantization(config: ModelConfig) -> BitsAndBytesConfig | None:
     four = config.quantization == "int4"
     compute = getattr(torch, config.dtype)
     return BitsAndBytesConfig(load_in_4bit=four, load_in_8bit=not four, bnb_4bit_compute_dtype=compute)
-
-
-def load_processor(source: Path, model: PreTrainedModel, options: dict[str, Any]) -> Any:
-    """The processor of a vision-language model, the tokenizer of a text-only one."""
-    if type(model.config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        return AutoProcessor.from_pretrained(source, **options)
-    return AutoTokenizer.from_pretrained(source, **options)
 
 
 _REASONS = {

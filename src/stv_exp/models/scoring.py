@@ -82,13 +82,20 @@ def tree(
     targets = _targets(answers, n)
     edited = 1 if when == "prompt" else n
     tokens = (torch.arange(s)[:, None] * n + torch.arange(edited)).flatten().to(backbone.device)
-    masks = _tree_masks(backbone, prefixes, s, n)
-    branch = {"input_ids": _branch(prefixes, targets).repeat(1, s), "attention_mask": masks}
-    positions = backbone.family.branch_positions(_positions(prefixes, n, backbone.device).repeat(1, s))
-    scored = (targets >= 0).repeat(1, s)
+    branch, positions = tree_inputs(backbone, prefixes, answers, s)
     with inserted(backbone.heads, _repeat(insertion, edited), lambda: tokens.expand(len(prefixes), -1)):
-        logits = _logits(backbone, scored, branch, positions, join(prefixes))
+        logits = _logits(backbone, (targets >= 0).repeat(1, s), branch, positions, join(prefixes))
     return _spread(logits, targets[:, None].expand(-1, s, -1))
+
+
+def tree_inputs(
+    backbone: Backbone, prefixes: Sequence[Prefix], answers: Sequence[Tensor], s: int
+) -> tuple[dict[str, Any], Tensor]:
+    """Tokens `[Q, S * N]` and masks of S branches a query, and their positions."""
+    n = max(map(len, answers))
+    ids = _branch(prefixes, _targets(answers, n)).repeat(1, s)
+    positions = backbone.family.branch_positions(_positions(prefixes, n, backbone.device).repeat(1, s))
+    return {"input_ids": ids, "attention_mask": _tree_masks(backbone, prefixes, s, n)}, positions
 
 
 @torch.inference_mode()

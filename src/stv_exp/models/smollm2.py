@@ -41,7 +41,7 @@ def _convert(package: Path, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=_FILE)
     model = AutoModelForCausalLM.from_pretrained(package, gguf_file=_FILE, dtype=torch.float32)
     # The weights are dequantised by now, but the model would be saved as quantised.
-    model.hf_quantizer, model.is_quantized = None, False
+    model.hf_quantizer, model.is_quantized = None, False  # type: ignore[assignment]
     del model.config.quantization_config
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

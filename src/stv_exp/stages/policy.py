@@ -86,13 +86,18 @@ def search(
         )
     if steps * policy.queries >= len(task.support):
         module.warm(task)
-    # Epochs of a shuffled split: a query comes again only when all have been asked.
-    order = RandomSampler(task.support, generator=Generator().manual_seed(config.seed))
-    loader = DataLoader(Items(task.support), policy.queries, sampler=order, collate_fn=list, drop_last=True)
-    make_trainer(config.trainer, inference=False, logger=logger, max_steps=steps, max_epochs=-1).fit(module, loader)
+    fit(module, task, steps, logger)
     choices = module.select(task) if selecting else candidates.logits.detach().argmax(-1)
     evaluations = steps * per_step + selection
     return _chosen(candidates, choices, dict(module.history), evaluations, module.scorer.way)
+
+
+def fit(module: ReinforcePolicy, task: Task, steps: int, logger: Logger | None = None) -> None:
+    """Train on epochs of a shuffled support split: a query comes again only when all have been asked."""
+    config = module.config
+    order = RandomSampler(task.support, generator=Generator().manual_seed(config.seed))
+    loader = DataLoader(Items(task.support), config.policy.queries, sampler=order, collate_fn=list, drop_last=True)
+    make_trainer(config.trainer, inference=False, logger=logger, max_steps=steps, max_epochs=-1).fit(module, loader)
 
 
 class ReinforcePolicy(Stage):

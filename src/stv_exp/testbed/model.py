@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,26 +22,32 @@ IMAGE_TOKENS = 4
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<s>", "\n", "<fake_token_around_image>", "<image>", "<end_of_utterance>"]
 
 
-def build_processor(words: list[str]) -> Idefics2Processor:
-    """A real Idefics2 processor whose tokenizer knows `words`, one token each; a newline ends an answer."""
-    vocabulary = {word: i for i, word in enumerate([*SPECIAL_TOKENS, *words])}
+def build_tokenizer(words: list[str], special: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """One token for each of `words` and of Idefics2's and your `special` tokens; a newline ends an answer."""
+    vocabulary = {word: i for i, word in enumerate([*SPECIAL_TOKENS, *words, *special])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(r"\n"), "isolated"), pre_tokenizers.Split(" ", "removed")]
     )
     tokenizer.decoder = decoders.Fuse()
-    fast = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         unk_token="<unk>",
         bos_token="<s>",
         eos_token="\n",
         padding_side="left",
-        additional_special_tokens=SPECIAL_TOKENS[-3:],
+        additional_special_tokens=[*SPECIAL_TOKENS[-3:], *special],
     )
-    size = {"shortest_edge": IMAGE_SIZE, "longest_edge": IMAGE_SIZE}
+
+
+def build_processor(
+    words: list[str], image_size: int = IMAGE_SIZE, image_tokens: int = IMAGE_TOKENS
+) -> Idefics2Processor:
+    """A real Idefics2 processor whose tokenizer knows `words`."""
+    size = {"shortest_edge": image_size, "longest_edge": image_size}
     images = Idefics2ImageProcessorPil(do_image_splitting=False, size=size, image_mean=[0.2] * 3, image_std=[0.25] * 3)
-    return Idefics2Processor(images, fast, image_seq_len=IMAGE_TOKENS)
+    return Idefics2Processor(images, build_tokenizer(words), image_seq_len=image_tokens)
 
 
 def build_model(

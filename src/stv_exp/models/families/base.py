@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ class Family:
     """How one family writes images into text and numbers its tokens."""
 
     image = "<image>"  # what the family's processor expands to an image's tokens
+    image_options: ClassVar[dict[str, Any]] = {}  # of the call that prepares images
 
     def __init__(self, model: Any) -> None:
         self.model = model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from stv_exp.models.families.base import Family
 
@@ -11,6 +11,4 @@ class InternVL(Family):
     """InternVL in transformers' own format (repositories that end in `-hf`)."""
 
     image = "<IMG_CONTEXT>"
-
-    def prepare(self, processor: Any) -> None:
-        processor.image_processor.crop_to_patches = False
+    image_options: ClassVar[dict[str, Any]] = {"crop_to_patches": False}

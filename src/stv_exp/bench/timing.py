@@ -1,0 +1,79 @@
+"""Times and memory. These machines are noisy: what is compared is measured in turns, and ratios are of medians."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import torch
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured ratio and what it should be: at least or at most `aim`, None for one without an aim."""
+
+    value: float
+    aim: float | None = None
+    at_least: bool = True
+
+    @property
+    def met(self) -> bool | None:
+        if self.aim is None:
+            return None
+        return self.value >= self.aim if self.at_least else self.value <= self.aim
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One benchmark's figures by name, and the raw seconds (or bytes) that they are made of."""
+
+    figures: Mapping[str, Figure]
+    seconds: Mapping[str, float]
+    n_bytes: Mapping[str, int] = field(default_factory=dict)
+
+
+def in_turns(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each variant over `rounds` rounds of all; one round more warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for turn in range(rounds + 1):
+        for name, run in variants.items():
+            start = now()
+            run()
+            if turn:
+                seconds[name].append(now() - start)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def now() -> float:
+    """Seconds, once the accelerator has done what it was asked to."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """Memory that `run` takes at its peak beyond what is held before: the accelerator's, or (Linux) the process's."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    if not sys.platform.startswith("linux"):
+        return 0
+    ctypes.CDLL(None).malloc_trim(0)  # else memory freed before would hide what is taken now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))

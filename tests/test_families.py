@@ -1,0 +1,178 @@
+"""Every supported family: insertion is exact, batches do not matter, trees score as full forwards do.
+
+Each test runs on a tiny random checkpoint of the family, loaded from a folder as from the hub.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+import torch
+from PIL import Image
+
+from stv_exp import TaskVector
+from stv_exp.config import ModelConfig, TemplateConfig
+from stv_exp.data.prompts import Prompt, make_prompt
+from stv_exp.data.shapes import drawn
+from stv_exp.data.task import Example
+from stv_exp.models.backbone import Backbone
+from stv_exp.models.heads import Insertion, inserted, last_positions
+from stv_exp.models.loading import load_backbone
+from stv_exp.models.prefix import prefill
+from stv_exp.models.scoring import fastest_way, full, repeat, tree
+from tests.families import FAMILIES, VISION_FAMILIES
+
+EAGER = {"gemma2", "qwen_vl_v1"}  # these take no other attention
+UNMASKED = {"qwen_vl_v1"}  # these refuse a mask of ours
+S = 3
+
+
+@cache
+def load(family: str, dtype: str = "float32", chat: bool = False) -> Backbone:
+    folder = Path(mkdtemp(prefix=f"{family}-"))
+    FAMILIES[family](folder)
+    attention = "eager" if family in EAGER else "sdpa"
+    remote = family == "qwen_vl_v1"
+    return load_backbone(ModelConfig(str(folder), None, dtype, attention, chat, trust_remote_code=remote))
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def backbone(family) -> Backbone:
+    return load(family)
+
+
+def example(i: int, images: bool) -> Example:
+    """Pictures of different sizes, and questions of different lengths."""
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+    picture = Image.fromarray(drawn("support", 9)[1][i]).resize((32 + 16 * (i % 3), 32 + 16 * (i % 2)))
+    shown = (picture.copy,) if images else ()
+    return Example(f"e{i}", shown, " ".join(words[i % 3 : i]) + " cat", (" ".join(words[: 1 + i % 2]),))
+
+
+@pytest.fixture
+def template(family) -> TemplateConfig:
+    image = "<image>" if family in VISION_FAMILIES else ""
+    return TemplateConfig("", image + "Q: {question}\nA: {answer}\n", image + "Q: {question}\nA:", " {answer}")
+
+
+@pytest.fixture
+def prompts(family, template) -> list[Prompt]:
+    """Three queries behind two, no and one demonstration: several images each, different lengths."""
+    examples = [example(i, family in VISION_FAMILIES) for i in range(9)]
+    return [make_prompt(template, examples[6 + i], examples[2 * i : 2 * i + s]) for i, s in enumerate((2, 0, 1))]
+
+
+@torch.inference_mode()
+def last_logits(backbone: Backbone, prompts: list[Prompt]) -> torch.Tensor:
+    batch = backbone.encode(prompts)
+    return backbone.forward(batch, position_ids=backbone.family.positions(batch)).logits[:, -1].float()
+
+
+def insertion(backbone: Backbone, queries: int, k: int = 5) -> Insertion:
+    pick = torch.Generator().manual_seed(3)
+    locations = backbone.heads.all_locations()[torch.randperm(len(backbone.heads), generator=pick)[:k]]
+    vectors = torch.randn(queries, S, k, backbone.heads.head_dim, generator=pick)
+    return Insertion(locations, vectors)
+
+
+def test_the_heads_are_found(backbone, family):
+    heads = backbone.heads
+    config = backbone.model.config.get_text_config(decoder=True)
+    assert (heads.n_layers, heads.n_heads) == (3, config.num_attention_heads)
+    own = next((d for name in ("head_dim", "kv_channels") if (d := getattr(config, name, None))), None)
+    assert heads.head_dim == (own or config.hidden_size // heads.n_heads)
+    ours = "c_proj" if family in {"gpt2", "qwen_vl_v1"} else "self_attn.o_proj"
+    assert heads.pattern.endswith(ours) and "vision" not in heads.pattern
+
+
+def test_inserting_a_rows_own_activations_changes_nothing(backbone, prompts):
+    plain = last_logits(backbone, prompts)
+    own = backbone.capture(backbone.encode(prompts))
+    batch = backbone.encode(prompts)
+    mask = batch["attention_mask"]
+    last = last_positions(mask, *mask.shape, mask.device)[:, None]
+    everywhere = Insertion(backbone.heads.all_locations(), own.flatten(1, 2)[:, None])
+    with inserted(backbone.heads, everywhere, lambda: last):
+        torch.testing.assert_close(last_logits(backbone, prompts), plain, atol=1e-5, rtol=1e-5)
+
+
+def test_a_task_vector_changes_every_row_and_is_gone_afterwards(backbone, prompts):
+    plain = last_logits(backbone, prompts)
+    chosen = insertion(backbone, 1)
+    with TaskVector(chosen.locations, 3 * chosen.vectors[0, 0]).inserted(backbone.model):
+        changed = last_logits(backbone, prompts)
+    assert ((changed - plain).abs().amax(-1) > 1e-3).all()
+    assert torch.equal(last_logits(backbone, prompts), plain)
+
+
+def test_capture_of_a_padded_batch_equals_capture_of_each(backbone, prompts):
+    together = backbone.capture(backbone.encode(prompts))
+    for row, prompt in enumerate(prompts):
+        torch.testing.assert_close(backbone.capture(backbone.encode([prompt]))[0], together[row], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("with_vector", [False, True])
+def test_generation_of_a_padded_batch_equals_generation_of_each(backbone, prompts, with_vector):
+    chosen = insertion(backbone, 1)
+    vector = TaskVector(chosen.locations, chosen.vectors[0, 0]) if with_vector else None
+    together = backbone.generate(backbone.encode(prompts), 4, vector)
+    assert together == [backbone.generate(backbone.encode([p]), 4, vector)[0] for p in prompts]
+
+
+@pytest.mark.parametrize("when", ["prompt", "every_step"])
+def test_trees_and_repeated_prefixes_score_as_full_forwards(backbone, family, prompts, template, when):
+    answers = [backbone.encode_answer(p, template) for p in prompts]
+    many = insertion(backbone, len(prompts))
+    expected = full(backbone, prompts, answers, many, when)
+    ways = [repeat] if family in UNMASKED else [tree, repeat]
+    for way in ways:
+        found = way(backbone, prefill(backbone, prompts), answers, many, when)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_scores_of_the_insertion_are_what_generation_chooses(backbone, prompts):
+    """The likeliest first token under a vector, by full forwards, is the one that greedy decoding writes."""
+    chosen = insertion(backbone, 1)
+    vector = TaskVector(chosen.locations, chosen.vectors[0, 0])
+    with vector.inserted(backbone.model), torch.inference_mode():
+        ids = backbone.model.generate(**backbone.encode(prompts), max_new_tokens=1, do_sample=False)[:, -1]
+        assert torch.equal(last_logits(backbone, prompts).argmax(-1), ids)
+
+
+def test_the_fastest_way_is_found(backbone, family, prompts, template):
+    way = fastest_way(backbone, prompts[0], backbone.encode_answer(prompts[0], template))
+    assert way == ("repeat" if family in UNMASKED else "tree")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_stays_close(family, prompts, template, dtype):
+    exact, half = load(family), load(family, dtype)
+    a, b = exact.capture(exact.encode(prompts)), half.capture(half.encode(prompts))
+    assert b.dtype == getattr(torch, dtype), "kept in half precision"
+    assert torch.cosine_similarity(a.flatten(1), b.float().flatten(1)).min() > 0.99
+    plain = last_logits(half, prompts)
+    everywhere = half.heads.all_locations()
+    for row in range(len(prompts)):
+        with TaskVector(everywhere, b[row].flatten(0, 1)).inserted(half.model):
+            torch.testing.assert_close(last_logits(half, prompts)[row], plain[row], atol=1e-6, rtol=0)
+
+
+def test_a_chat_shows_the_same_pictures_and_words(family, prompts):
+    chat = load(family, chat=True)
+    if family == "qwen_vl_v1":
+        pytest.skip("its repository has no chat template")
+    for prompt in prompts:
+        text = chat.render(prompt)
+        assert text.count(chat.family.image) == len(prompt.images)
+        assert all(d.answers[0] in text for d in prompt.demonstrations) and prompt.query.question in text
+    together = chat.capture(chat.encode(prompts))
+    alone = torch.cat([chat.capture(chat.encode([p])) for p in prompts])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
