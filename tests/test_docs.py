@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+
+from stv_exp.bench.subject import SIZES
+from tests.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", *sorted((ROOT / "experiments").glob("*/README.md")), ROOT / "src/stv_exp/testbed/README.md"]
@@ -35,12 +37,16 @@ def commands() -> list[str]:
 def small(command: str) -> list[str]:
     """The command's words, with a budget that a test can afford and this interpreter."""
     words = [sys.executable if w == "python" else w for w in shlex.split(command)]
+    if "stv_exp.bench" in words:
+        return [w for w in words if w not in SIZES] + ["--size", "idefics2_1m", "--rounds", "1", "--device", "cpu"]
     if "stv_exp" not in words:
         return words
     given = {w.split("=")[0] for w in words}
     if "+experiment=pretrain_testbed" in words:
         return words + SMALL_RECIPE
     extra = SMALL + SMALL_SELECTION + (["seed=0"] if "+experiment=quickstart" in words else [])
+    if "+experiment=smollm2" in words:
+        extra += ["seed=0", "dataset.task=antonym", "method=few_shot_1,mtv,stv_identity_snr"]
     if "+experiment=testbed_shots" in words:
         extra += ["method.shots=0,2"] + ([] if "dataset.task" in given else ["dataset.task=colour-0,size-1"])
     return words + [e for e in extra if e.split("=")[0] not in given]
@@ -90,23 +96,35 @@ def test_the_plain_transformers_script_reproduces_the_runs_predictions(tmp_path)
     """As printed: after the command that it names, with its 200 eval pictures."""
     few_steps = ["policy.steps=10", "tracker=none"]
     run([sys.executable, "-m", "stv_exp", "method=stv", *few_steps], tmp_path)
-    (script,) = (b for b in blocks("python") if "from stv_exp import TaskVector" in b)
+    (script,) = (b for b in blocks("python") if "predictions.jsonl" in b)
     assert sum(bool(line.strip()) for line in script.splitlines()) <= 20
     run([sys.executable, "-W", "error", "-c", script], tmp_path)
 
 
 def test_the_examples_of_own_parts_are_valid(tmp_path):
     """The YAML and the loader that the README shows for an own method and an own dataset run as printed."""
-    own_dataset, own_method = blocks("yaml")
-    dataset, method = (yaml.safe_load(text)["name"] for text in (own_dataset, own_method))
+    own_model, own_dataset, own_method = blocks("yaml")
+    FAMILIES["gpt2"](tmp_path / "checkpoint")  # of the pattern that is shown
+    own_model = own_model.replace("owner/model", str(tmp_path / "checkpoint"))
     (loader,) = (b for b in blocks("python") if "def load(" in b)
-    for kind, name, text in (("dataset", dataset, own_dataset), ("method", method, own_method)):
-        (tmp_path / "conf" / kind).mkdir(parents=True)
-        (tmp_path / "conf" / kind / f"{name}.yaml").write_text(text)
-    (tmp_path / f"{yaml.safe_load(own_dataset)['loader']}.py").write_text(loader)
-    chosen = [f"dataset={dataset}", f"method={method}", "policy.steps=2", "policy.samples=4", "tracker=none"]
-    done = run([sys.executable, "-m", "stv_exp", "--config-dir", "conf", *chosen], tmp_path)
-    assert f"{method} on {dataset}" in done.stdout
+    for text in (own_model, own_dataset, own_method):
+        path = tmp_path / text.splitlines()[0].removeprefix("# ")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "flags.py").write_text(loader)
+    command = [
+        sys.executable,
+        "-m",
+        "stv_exp",
+        "--config-dir",
+        "conf",
+        "policy.steps=2",
+        "policy.samples=4",
+        "tracker=none",
+    ]
+    assert "cosine on flags" in run([*command, "dataset=flags", "method=cosine"], tmp_path).stdout
+    words = ["dataset=words", "dataset.eval=2", "model=mine", "method=few_shot"]
+    assert "3 layers x 4 heads of 12 at transformer.h" in run([*command, *words], tmp_path).stdout
 
 
 def test_the_pictures_of_the_docs_exist():

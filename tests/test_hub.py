@@ -6,10 +6,12 @@ import base64
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import huggingface_hub
@@ -137,6 +139,9 @@ def _point_client_at(url, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
 
 
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
 def vector(locations=((0, 1), (2, 3)), mode="replace", dim=20, **metadata) -> TaskVector:
     values = torch.randn(len(locations), dim, generator=torch.Generator().manual_seed(len(locations)))
     return TaskVector(torch.tensor(locations), values, mode, metadata)
@@ -155,6 +160,18 @@ def test_a_vector_survives_the_hub(hub, monkeypatch, without_xet):
     url = pushed.push_to_hub("owner/name", private=True, token="writer", commit_message="First")
     assert url.startswith(f"{hub.url}/owner/name/commit/") and hub.messages == ["First"]
     assert_same(TaskVector.from_hub("owner/name"), pushed)
+
+
+def test_the_readmes_script_pulls_pushes_and_combines(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "writer")
+    monkeypatch.chdir(tmp_path)
+    vector().push_to_hub("owner/name", token="writer")
+    vector(((0, 1), (1, 0))).save("other.safetensors")
+    (script,) = (b for b in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "push_to_hub" in b)
+    names: dict[str, TaskVector] = {}
+    exec(script, names)
+    assert names["halfway"].locations.tolist() == [[0, 1], [1, 0], [2, 3]]
+    assert FILE in hub.repos["you/antonyms"]["main"]
 
 
 def test_another_process_finds_it_by_the_environment_and_without_torch(hub, tmp_path):

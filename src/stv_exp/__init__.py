@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from stv_exp.task_vector import TaskVector as TaskVector
 
 __all__ = ["TaskVector", "__version__"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> object:

@@ -34,7 +34,7 @@ class Artefact:
             with safe_open(path, framework="pt") as file:
                 values: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 return cls(**values, **json.loads(file.metadata()[cls.__name__]))
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise StvError(
                 f"{path} is not a saved {cls.__name__} ({error}); check the path or make it anew."
             ) from error

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -73,10 +74,13 @@ class Pipeline:
             scanned, costs["scan"] = self._stage("scan", Scan, self._scan)
             bank, costs["bank"] = self._stage("bank", Bank, partial(build_bank, scanned, self.config))
             chosen, costs["policy"] = self._policy(bank)
-        vector = self._save_vector(chosen) if chosen else None
+        vector = self._vector(chosen) if chosen else None
         with measured(self.backbone) as costs["evaluation"]:
             predictions = evaluate(self.backbone, self.task, vector, self.config)
         metrics = self._metrics(costs, chosen, predictions)
+        if vector:
+            known = {"metrics": {key: metrics[key] for key in ("accuracy", "n")}}
+            replace(vector, metadata=vector.metadata | known).save(self.job.folder / "task_vector.safetensors")
         self.job.write_predictions([p.as_json() for p in predictions])
         self.tracker.finish(Outcome(self.job.folder, metrics, self.task, predictions, scanned, chosen))
         return metrics
@@ -110,7 +114,7 @@ class Pipeline:
 
         return self.store.stage(name, getattr(self.signatures, name), kind, build)
 
-    def _save_vector(self, chosen: Chosen) -> TaskVector:
+    def _vector(self, chosen: Chosen) -> TaskVector:
         config = self.config
         heads = self.backbone.heads
         metadata = {
@@ -122,10 +126,9 @@ class Pipeline:
             "method": config.method.name,
             "seed": config.seed,
             "run": self.signatures.run,
+            "when": config.insertion.when,
         }
-        vector = TaskVector(chosen.locations, chosen.vectors, config.insertion.mode, metadata)
-        vector.save(self.job.folder / "task_vector.safetensors")
-        return vector
+        return TaskVector(chosen.locations, chosen.vectors, config.insertion.mode, metadata)
 
     def _metrics(self, costs: dict[str, Cost], chosen: Chosen | None, predictions: list[Prediction]) -> dict[str, Any]:
         seconds = {stage: cost["seconds"] for stage, cost in costs.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from stv_exp.artefact import Artefact
 from stv_exp.errors import StvError
-from stv_exp.models.heads import Heads, Insertion, find_heads, inserted, last_positions
+from stv_exp.models.heads import Heads, Insertion, find_heads, inserted, last_positions, unhooked
 
 WHEN = ("every_step", "prompt")
 MODES = ("replace", "add")
@@ -86,19 +86,24 @@ class TaskVector(Artefact):
         """
         if when not in WHEN:
             raise StvError(f"when={when!r} is unknown; choose one of {', '.join(WHEN)}.")
-        heads = find_heads(model)
+        heads = find_heads(model, self.metadata.get("pattern") or "")
         self.check(heads)
         tokens: list[Tensor | None] = [None]
 
         def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             tokens[0] = _last_tokens(args, kwargs, when)
 
-        handle = model.register_forward_pre_hook(look, with_kwargs=True)
-        try:
-            with inserted(heads, Insertion(self.locations, self.vectors, mode=self.mode), lambda: tokens[0]):
-                yield model
-        finally:
-            handle.remove()
+        insertion = Insertion(self.locations, self.vectors, mode=self.mode)
+        with ExitStack() as stack:
+            stack.callback(model.register_forward_pre_hook(look, with_kwargs=True).remove)
+            written = stack.enter_context(inserted(heads, insertion, lambda: tokens[0]))
+
+            def doubt(*_: Any) -> None:
+                if tokens[0] is not None and len(self.locations) and not written():
+                    raise unhooked(heads, 0)
+
+            stack.callback(model.register_forward_hook(doubt).remove)
+            yield model
 
     def __add__(self, other: TaskVector) -> TaskVector:
         """Both vectors' locations, sorted by layer and head; where they share one, the activations' sum.

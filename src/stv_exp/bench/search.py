@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -31,34 +32,35 @@ def measure(subject: Subject, rounds: int) -> Measurement:
     for q in (1, SEVERAL):
         seconds |= in_turns(_tree_parts(subject, candidates, q), rounds)
     seconds |= {f"step_{q}": _step(subject, q) for q in (1, SEVERAL)}
-    reference = seconds["reference"]
-    floor = seconds["floor_1"]
-    bandwidth = bandwidth_seconds(subject)
-    return Measurement(
-        {
-            "tree_over_reference": Figure(S * reference / seconds["step_1"], 90),
-            f"tree_over_reference_{SEVERAL}_queries": Figure(SEVERAL * S * reference / seconds[f"step_{SEVERAL}"], 150),
-            "tree_over_batched": Figure(seconds["batched"] / seconds["step_1"]),
-            "tree_over_floor": Figure(seconds["step_1"] / floor, 1.25, at_least=False),
-            f"tree_over_floor_{SEVERAL}_queries": Figure(
-                seconds[f"step_{SEVERAL}"] / seconds[f"floor_{SEVERAL}"], 1.25, at_least=False
-            ),
-            "hooks_over_floor": Figure(seconds["hooked_1"] / floor),
-            "scoring_over_floor": Figure(seconds["tree_1"] / floor),
-            "update_over_floor": Figure(seconds["update_1"] / floor),
-            f"bandwidth_share_{SEVERAL}_queries": Figure(
-                bandwidth / seconds[f"step_{SEVERAL}"], 0.6 if torch.cuda.is_available() else None
-            ),
-        },
-        seconds | {"bandwidth_limit": bandwidth},
-    )
+    seconds["bandwidth_limit"] = bandwidth_seconds(subject)
+    seconds["overhead_1"] = seconds["step_1"] - seconds["tree_1"] - seconds["update_1"]
+    return Measurement(_figures(seconds), seconds)
 
 
-def random_bank(subject: Subject, k: int = 0) -> Bank:
-    """K random locations (the config's by default) with M random candidates each."""
+def _figures(seconds: Mapping[str, float]) -> dict[str, Figure]:
+    one, several = seconds["step_1"], seconds[f"step_{SEVERAL}"]
+    share = 0.6 if torch.cuda.is_available() else None  # small models on a CPU compute rather than read
+    parts = {
+        f"{part}_over_floor": Figure(seconds[f"{part}_1"] / seconds["floor_1"])
+        for part in ("hooked", "tree", "update", "overhead")
+    }
+    return {
+        "tree_over_reference": Figure(S * seconds["reference"] / one, 90),
+        f"tree_over_reference_{SEVERAL}_queries": Figure(SEVERAL * S * seconds["reference"] / several, 150),
+        "tree_over_batched": Figure(seconds["batched"] / one),
+        "tree_over_floor": Figure(one / seconds["floor_1"], 1.25, at_least=False),
+        f"tree_over_floor_{SEVERAL}_queries": Figure(several / seconds[f"floor_{SEVERAL}"], 1.25, at_least=False),
+        # What a step is made of, each against its floor.
+        **{f"part_{name}": figure for name, figure in parts.items()},
+        f"bandwidth_share_{SEVERAL}_queries": Figure(seconds["bandwidth_limit"] / several, share),
+    }
+
+
+def random_bank(subject: Subject) -> Bank:
+    """K random locations with M random candidates each."""
     heads, method = subject.backbone.heads, subject.config.method
     pick = torch.Generator().manual_seed(0)
-    locations = heads.all_locations()[torch.randperm(len(heads), generator=pick)[: k or method.k]]
+    locations = heads.all_locations()[torch.randperm(len(heads), generator=pick)[: method.k]]
     centroids = torch.randn(len(locations), method.m, heads.head_dim, generator=pick)
     return Bank(locations, centroids, torch.ones(len(locations), method.m))
 
@@ -137,8 +139,7 @@ class _Timed(ReinforcePolicy):
 
 def _step(subject: Subject, queries: int) -> float:
     """Median seconds of a step of the real search, prefixes computed before."""
-    config = subject.config
-    config.policy.queries = queries
+    config = replace(subject.config, policy=replace(subject.config.policy, queries=queries))
     policy = _Timed(subject.backbone, ClusterCandidates(random_bank(subject), "replace"), config)
     policy.warm(subject.task)
     fit(policy, subject.task, STEPS + 1)

@@ -103,7 +103,7 @@ def _idefics2(text: Sizes, vision: Sizes) -> tuple[PreTrainedModel, Any]:
 
 def _idefics2_38m() -> tuple[PreTrainedModel, Any]:
     perceiver: Sizes = {"resampler_depth": 1, "resampler_n_heads": 4, "num_key_value_heads": 2}
-    text: Sizes = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "vocab_size": 8000}
+    text: Sizes = {"hidden_size": 512, "intermediate_size": 1280, "num_hidden_layers": 8, "vocab_size": 6800}
     text |= {"num_attention_heads": 8, "num_key_value_heads": 2, "perceiver": perceiver}
     vision = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 4}
     return _idefics2(text, {**vision, "image_size": 224, "patch_size": 14})

@@ -59,7 +59,8 @@ def fastest_way(backbone: Backbone, prompt: Prompt, answer: Tensor) -> str:
     probe = Insertion(heads.all_locations(), vectors)
     expected = full(backbone, [prompt], [answer], probe, "every_step")
     # Generous against rounding (its square root), strict against a mask or a position that is not heeded.
-    tolerance = 2 * torch.finfo(backbone.model.dtype).eps ** 0.5
+    dtype = torch.bfloat16 if getattr(backbone.model, "is_quantized", False) else backbone.model.dtype
+    tolerance = 2 * torch.finfo(dtype).eps ** 0.5
     for name, way in WAYS.items():
         try:
             found = way(backbone, PrefixCache(backbone, 0).get([prompt]), [answer], probe, "every_step")
