@@ -50,12 +50,51 @@ class TemplateConfig:
 
 
 @dataclass
+class EpisodeConfig:
+    """N-way episodes over labelled pictures: `ways` classes with `shots` pictures each before the query.
+
+    `options` lists the class names with letters (`A.x B.y`), else the class is to be named. `annotations` is a folder
+    of published episode files (MTV's) to use instead of drawing episodes. `disjoint_classes` keeps eval classes new.
+    """
+
+    ways: int = 2
+    shots: int = 1
+    options: bool = True
+    disjoint_classes: bool = False
+    annotations: str = ""
+    noun: str = "object"
+
+
+@dataclass
+class FieldsConfig:
+    """Columns of a `datasets` dataset; `labels` are names for integer answers where its features have none."""
+
+    image: str = "image"
+    question: str = ""
+    answer: str = "label"
+    labels: list[str] = field(default_factory=list)
+
+
+@dataclass
 class DatasetConfig:
-    """A benchmark. `loader` is a module with `load(DatasetConfig) -> Task`."""
+    """A benchmark. `loader` is a module with `load(DatasetConfig) -> Task`.
+
+    `root` is the folder with its files as they were downloaded (or a hub id, with `dataset=hub`). `skip_broken` leaves
+    out examples whose picture is missing or corrupt and says how many. `partition` is DTD's split number.
+    """
 
     name: str = MISSING
     loader: str = MISSING
     task: str = MISSING
+    root: str = ""
+    support_split: str = "train"
+    eval_split: str = "test"
+    metric: str = "exact_match"
+    skip_broken: bool = False
+    partition: int = 1
+    streaming: bool = False
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    fields: FieldsConfig = field(default_factory=FieldsConfig)
     support: int = 200
     eval: int = 100
     family: str = "plain"
@@ -63,6 +102,13 @@ class DatasetConfig:
     label_noise: float = 0.0
     max_new_tokens: int = 20
     template: TemplateConfig = field(default_factory=TemplateConfig)
+
+
+@dataclass
+class DemonstrationsConfig:
+    """How demonstrations are chosen for a query: random, balanced, nearest_question, nearest_image, facility_location."""
+
+    choice: str = "random"
 
 
 @dataclass
@@ -167,6 +213,7 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     scan: ScanConfig = field(default_factory=ScanConfig)
     bank: BankConfig = field(default_factory=BankConfig)
