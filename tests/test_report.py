@@ -13,10 +13,12 @@ import torch
 
 from stv_exp.config import BankConfig
 from stv_exp.diagnostics import diagnose
+from stv_exp.errors import StvError
 from stv_exp.pipeline import run
-from stv_exp.report.comparison import by_task, k_collapse, report, summary
+from stv_exp.report.comparison import by_task, k_collapse, pairwise, report, summary
 from stv_exp.report.runs import load_runs
 from stv_exp.stages.policy import Chosen
+from stv_exp.statistics import interval
 from tests.conftest import with_method
 
 
@@ -27,14 +29,76 @@ def table(**columns: list) -> pd.DataFrame:
     return pd.DataFrame({**rest, **numbers, **columns})
 
 
+def items(runs: pd.DataFrame, *scores: list[float]) -> pd.DataFrame:
+    """The same scores of items 0, 1, ... for every run, or one list a run."""
+    lists = scores if len(scores) == len(runs) else scores * len(runs)
+    rows = zip(runs[["label", "task", "seed"]].values.tolist(), lists, strict=True)
+    found = [[*run, str(i), score] for run, own in rows for i, score in enumerate(own)]
+    return pd.DataFrame(found, columns=["label", "task", "seed", "id", "score"])
+
+
 def test_accuracy_is_the_mean_over_tasks_then_mean_and_deviation_over_seeds():
     runs = table(accuracy=[0.2, 0.4, 0.6, 1.0], task=["a", "b", "a", "b"], seed=[0, 0, 1, 1])
     means = [fmean([0.2, 0.4]), fmean([0.6, 1.0])]
-    assert summary(runs)[0][:4] == ["stv", f"{fmean(means):.3f} ± {stdev(means):.3f}", "2", "2"]
+    row = summary(runs, items(runs, [1, 0]))[0]
+    assert row[:2] + row[3:5] == ["stv", f"{fmean(means):.3f} ± {stdev(means):.3f}", "2", "2"]
     assert [row["stv"] for row in by_task(runs)] == [
         f"{fmean([0.2, 0.6]):.3f} ± {stdev([0.2, 0.6]):.3f}",
         f"{fmean([0.4, 1.0]):.3f} ± {stdev([0.4, 1.0]):.3f}",
     ]
+
+
+def test_the_interval_is_over_items_and_repeating_them_makes_it_no_narrower():
+    once, twice = table(accuracy=[0.5]), table(accuracy=[0.5, 0.5], seed=[0, 1])
+    scores = [1.0, 0.0] * 20
+    low, high = interval(scores)
+    assert summary(once, items(once, scores))[0][2] == f"[{low:.3f}, {high:.3f}]"
+    assert summary(twice, items(twice, scores))[0][2] == f"[{low:.3f}, {high:.3f}]"
+
+
+def test_methods_are_compared_on_the_items_that_both_answered():
+    runs = table(accuracy=[0.9, 0.5], label=["stv", "zero_shot"])
+    scores = items(runs, [1, 1, 1, 1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 0])  # the last item is stv's alone
+    ((label, against, n, difference, _, p),) = pairwise(runs, scores)
+    assert (label, against, n, difference, p) == ("zero_shot", "stv", "9", "-0.889", f"{2 / 2**8:.3f}")
+    ((label, against, n, difference, _, p),) = pairwise(runs, scores, "zero_shot")
+    assert (label, against, n, difference, p) == ("stv", "zero_shot", "9", "+0.889", f"{2 / 2**8:.3f}")
+
+
+def test_methods_without_a_common_item_are_not_compared():
+    runs = table(accuracy=[0.9, 0.5], label=["stv", "zero_shot"], task=["a", "b"])
+    assert pairwise(runs, items(runs, [1, 0])) == [["zero_shot", "stv", "0", "-", "-", "-"]]
+
+
+def test_seeds_are_averaged_before_items_are_compared():
+    runs = table(accuracy=[0.9, 0.9, 0.5, 0.5], label=["stv", "stv", "none", "none"], seed=[0, 1, 0, 1])
+    ((_, _, n, difference, _, _),) = pairwise(runs, items(runs, [1, 1, 1], [1, 0, 1], [0, 0, 0], [1, 0, 0]))
+    assert (n, difference) == ("3", f"{-(0.5 + 0.5 + 1) / 3:+.3f}")
+
+
+def test_an_unknown_method_to_compare_with_is_refused_with_the_choices():
+    runs = table(accuracy=[0.9, 0.5], label=["stv", "zero_shot"])
+    with pytest.raises(StvError, match="--against mtv is none of the methods; choose one of zero_shot, stv"):
+        pairwise(runs, items(runs, [1, 0]), "mtv")
+
+
+def test_the_comparison_is_printed_and_written_like_the_other_tables(config, tmp_path, capsys):
+    run(config, [])
+    run(with_method(config, name="zero_shot", where="none", what="none", how="none"), [])
+    folder = report(tmp_path / "outputs", against="zero_shot")
+    printed = capsys.readouterr().out
+    assert "against zero_shot, on the same items" in printed and "table, tasks, paired" in printed
+    for ending in ("md", "csv", "tex"):
+        assert "difference" in (folder / f"paired.{ending}").read_text()
+    assert pd.read_csv(folder / "paired.csv")["items"].tolist() == [12]
+
+
+def test_a_run_without_its_predictions_is_named(config, tmp_path):
+    run(config, [])
+    (path,) = (tmp_path / "outputs/runs").glob("*/predictions.jsonl")
+    path.write_text("{")
+    with pytest.raises(StvError, match=r"predictions\.jsonl cannot be read"):
+        report(tmp_path / "outputs")
 
 
 def test_falling_accuracy_over_k_is_said_and_rising_is_not():
@@ -71,7 +135,7 @@ def test_runs_that_failed_are_no_part_of_the_table(config, tmp_path):
 def chosen(reward: list[float], reference: list[float], kept: int = 2) -> Chosen:
     history = {"reward": reward, "reward_random": reference}
     locations, vectors = torch.zeros(kept, 2, dtype=torch.long), torch.zeros(kept, 3)
-    return Chosen(torch.zeros(2, dtype=torch.long), locations, vectors, torch.ones(2), history, 8)
+    return Chosen(torch.zeros(2, dtype=torch.long), locations, vectors, torch.ones(2), history, 8, "")
 
 
 def test_a_policy_no_better_than_chance_is_said():

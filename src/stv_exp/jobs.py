@@ -15,16 +15,29 @@ def start(config: Config, overrides: list[str]) -> float | None:
     """Do the job; returns what a sweeper may optimise: the accuracy of a run."""
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
-    if config.job == "pretrain":
-        from stv_exp.identity import signatures
-        from stv_exp.run import Run
-        from stv_exp.store import locked
-        from stv_exp.testbed.pretrain import pretrain
+    if config.job == "check_data":
+        from stv_exp.check_data import check_data
 
-        job = Run(config.outputs, signatures(config))
-        with locked(job.folder), job.recorded(config, overrides):
-            pretrain(config)
+        check_data(config)
         return None
+    if config.job == "pretrain":
+        _pretrain(config, overrides)
+        return None
+    return _run(config, overrides)
+
+
+def _pretrain(config: Config, overrides: list[str]) -> None:
+    from stv_exp.identity import signatures
+    from stv_exp.run import Run
+    from stv_exp.store import locked
+    from stv_exp.testbed.pretrain import pretrain
+
+    job = Run(config.outputs, signatures(config))
+    with locked(job.folder), job.recorded(config, overrides):
+        pretrain(config)
+
+
+def _run(config: Config, overrides: list[str]) -> float:
     from stv_exp.pipeline import run
 
     metrics = run(config, overrides)

@@ -24,7 +24,7 @@ from stv_exp.models.backbone import Backbone
 from stv_exp.models.loading import load_backbone
 from stv_exp.run import Run
 from stv_exp.stages.bank import Bank, build_bank, check_k
-from stv_exp.stages.evaluate import Prediction, accuracy, evaluate
+from stv_exp.stages.evaluate import Prediction, evaluate, summary
 from stv_exp.stages.policy import Chosen, choose
 from stv_exp.stages.scan import Scan, scan
 from stv_exp.store import A, Cost, Store, locked, write_json
@@ -133,8 +133,7 @@ class Pipeline:
     def _metrics(self, costs: dict[str, Cost], chosen: Chosen | None, predictions: list[Prediction]) -> dict[str, Any]:
         seconds = {stage: cost["seconds"] for stage, cost in costs.items()}
         return {
-            "accuracy": accuracy(predictions),
-            "n": len(predictions),
+            **summary(predictions, self.config.dataset.metric),
             "seconds": seconds | {"total": sum(seconds.values())},
             "location_search_seconds": self._location_search(seconds),
             "peak_memory_bytes": peak_memory_bytes(),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
+from stv_exp.data.images import open_image as open_image
 from stv_exp.errors import StvError
 
 
@@ -38,10 +39,7 @@ class Task:
             raise StvError(f"{self.name} has {min(both)!r} in both support and eval; the splits must not touch.")
 
 
-def open_image(path: str) -> Image.Image:
-    """Decode one RGB image; raises `StvError` that names the file where it is missing or corrupt."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise StvError(f"Image {path} cannot be read ({error}); replace the file or remove its example.") from error
+def most_frequent_first(answers: Sequence[str]) -> tuple[str, ...]:
+    """All answers, moved so that the most frequent one that is not blank, which demonstrations show, comes first."""
+    first = max((answer for answer in answers if answer.strip()), key=answers.count)
+    return tuple(sorted(answers, key=first.__ne__))

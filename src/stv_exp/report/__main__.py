@@ -1,4 +1,4 @@
-"""`python -m stv_exp.report [outputs] [--study NAME]` compares the runs on disk."""
+"""`python -m stv_exp.report [outputs] [--study NAME] [--against METHOD]` compares the runs on disk."""
 
 import argparse
 import sys
@@ -13,9 +13,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m stv_exp.report", description=__doc__)
     parser.add_argument("outputs", nargs="?", default="outputs", type=Path, help="outputs folder (default: outputs)")
     parser.add_argument("--study", help="only the runs of this sweep (a folder of outputs/sweeps)")
+    parser.add_argument("--against", help="the method that the others are compared with (default: the best)")
     arguments = parser.parse_args()
     try:
-        report(arguments.outputs, arguments.study)
+        report(arguments.outputs, arguments.study, arguments.against)
     except StvError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

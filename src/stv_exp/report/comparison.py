@@ -12,24 +12,33 @@ from rich.console import Console
 from rich.table import Table
 from tabulate import tabulate
 
+from stv_exp.errors import StvError
 from stv_exp.report.pictures import accuracy_bars, reward_curves, sensitivity_map
-from stv_exp.report.runs import load_runs, unfinished
+from stv_exp.report.runs import load_runs, load_scores, unfinished
+from stv_exp.statistics import compare, interval
 from stv_exp.store import read_json, write_text
 
-HEADERS = ["method", "accuracy", "tasks", "seeds", "location search (s)", "all stages (s)", "candidate evaluations"]
+HEADERS = ["method", "accuracy", "95%", "tasks", "seeds", "location search (s)", "all stages (s)"]
+HEADERS += ["candidate evaluations"]
+PAIRED_HEADERS = ["method", "against", "items", "difference", "95%", "p"]
 
 
-def report(outputs: Path, study: str | None = None) -> Path:
-    """Print the comparison of what is on disk and write it to a folder, which is returned."""
+def report(outputs: Path, study: str | None = None, against: str | None = None) -> Path:
+    """Print the comparison of what is on disk and write it to a folder, which is returned.
+
+    `against` is the method that the others are compared with, item by item (default: the best).
+    """
     runs = load_runs(outputs, study)
+    scores = load_scores(runs)
     folder = outputs / "sweeps" / study if study else outputs / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    rows, tasks = summary(runs), by_task(runs)
+    rows, tasks, paired = summary(runs, scores), by_task(runs), pairwise(runs, scores, against)
     _print(HEADERS, rows, study or str(outputs))
-    for name, headers, table in (
-        ("table", HEADERS, rows),
-        ("tasks", list(tasks[0]), [list(t.values()) for t in tasks]),
-    ):
+    tables = [("table", HEADERS, rows), ("tasks", list(tasks[0]), [list(t.values()) for t in tasks])]
+    if paired:
+        _print(PAIRED_HEADERS, paired, f"against {paired[0][1]}, on the same items")
+        tables.append(("paired", PAIRED_HEADERS, paired))
+    for name, headers, table in tables:
         write_text(folder / f"{name}.md", tabulate(table, headers, tablefmt="github") + "\n")
         write_text(folder / f"{name}.tex", tabulate(table, headers, tablefmt="latex_booktabs") + "\n")
         write_text(folder / f"{name}.csv", pd.DataFrame(table, columns=headers).to_csv(index=False))
@@ -38,20 +47,26 @@ def report(outputs: Path, study: str | None = None) -> Path:
     console = _console()
     for sentence in [*k_collapse(runs), *unfinished(outputs, study)]:
         console.print(f"note: {sentence}", highlight=False)
-    console.print(f"Written to {folder}: table and tasks (.md .csv .tex), {', '.join(pictures)}", highlight=False)
+    names = ", ".join(name for name, _, _ in tables)
+    console.print(f"Written to {folder}: {names} (.md .csv .tex), {', '.join(pictures)}", highlight=False)
     return folder
 
 
-def summary(runs: pd.DataFrame) -> list[list[str]]:
-    """One row a method: mean over tasks, then mean and standard deviation over seeds; times are means a run."""
+def summary(runs: pd.DataFrame, scores: pd.DataFrame) -> list[list[str]]:
+    """One row a method: mean over tasks, then mean and standard deviation over seeds; times are means a run.
+
+    The 95% interval is over eval items, each with its mean over seeds: answering the same item again is no new item.
+    """
     rows = []
     for label, own in _in_order(runs):
         by_seed = own.groupby("seed")["accuracy"].mean()
+        items = scores[scores["label"] == label].groupby(["task", "id"])["score"].mean()
         search = own["location_search_seconds"].mean()
         rows.append(
             [
                 label,
                 _mean_and_deviation(by_seed),
+                _range(*interval(items.tolist())),
                 str(own["task"].nunique()),
                 str(len(by_seed)),
                 "-" if pd.isna(search) else f"{search:.2f}",
@@ -60,6 +75,28 @@ def summary(runs: pd.DataFrame) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def pairwise(runs: pd.DataFrame, scores: pd.DataFrame, against: str | None = None) -> list[list[str]]:
+    """One row a method: its difference to the method `against` (default: the best) on the items both have answered.
+
+    Items are paired by task, seed and id, then averaged over seeds. `p` is not corrected for the number of rows.
+    """
+    labels = [label for label, _ in _in_order(runs)]
+    if against is not None and against not in labels:
+        raise StvError(f"--against {against} is none of the methods; choose one of {', '.join(labels)}.")
+    baseline = against or labels[-1]
+    items = scores.pivot_table(index=["task", "seed", "id"], columns="label", values="score")
+    return [_paired(items, label, baseline) for label in labels if label != baseline]
+
+
+def _paired(items: pd.DataFrame, label: str, baseline: str) -> list[str]:
+    both = items[[label, baseline]].dropna().groupby(["task", "id"]).mean()
+    if both.empty:
+        return [label, baseline, "0", "-", "-", "-"]
+    found = compare(both[label].tolist(), both[baseline].tolist())
+    p = "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
+    return [label, baseline, str(found.n), f"{found.difference:+.3f}", _range(found.low, found.high), p]
 
 
 def by_task(runs: pd.DataFrame) -> list[dict[str, str]]:
@@ -95,6 +132,10 @@ def _in_order(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 def _mean_and_deviation(values: pd.Series) -> str:
     return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+
+
+def _range(low: float, high: float) -> str:
+    return f"[{low:.3f}, {high:.3f}]"
 
 
 def _print(headers: list[str], rows: list[list[str]], title: str) -> None:

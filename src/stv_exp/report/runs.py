@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,24 @@ def load_runs(outputs: Path, study: str | None = None) -> pd.DataFrame:
     runs = pd.DataFrame([r["row"] for r in records])
     runs["label"] = _labels(runs["method"].tolist(), [r["settings"] for r in records])
     return runs
+
+
+def load_scores(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row for each eval item of each run: label, task, seed, id and its score in 0-1.
+
+    Raises `StvError` where a run has no readable `predictions.jsonl`.
+    """
+    scores = [_scores(Path(run["folder"])).assign(**run[["label", "task", "seed"]]) for _, run in runs.iterrows()]
+    return pd.concat(scores, ignore_index=True)
+
+
+def _scores(folder: Path) -> pd.DataFrame:
+    path = folder / "predictions.jsonl"
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        return pd.DataFrame({"id": [line["id"] for line in lines], "score": [line["correct"] for line in lines]})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StvError(f"{path} cannot be read ({error}); delete the run's folder and run it again.") from error
 
 
 def unfinished(outputs: Path, study: str | None = None) -> list[str]:

@@ -1,22 +1,32 @@
-"""Evaluation (STV, step 4): greedy answers on the eval split, with a task vector inserted or by prompting alone."""
+"""Evaluation (STV, step 4): answers on the eval split, with a task vector inserted or by prompting alone."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 
+import torch
+from torch import Tensor
+
 from stv_exp.config import Config
-from stv_exp.data.prompts import DemonstrationSampler, Prompt, longest_first, make_prompt
+from stv_exp.data.demonstrations import DemonstrationSampler
+from stv_exp.data.prompts import Prompt, longest_first, make_prompt
 from stv_exp.data.task import Task
-from stv_exp.metrics import exact_match
+from stv_exp.errors import StvError
+from stv_exp.metrics import Metric, letter_of, metric
 from stv_exp.models.backbone import Backbone
+from stv_exp.models.heads import Insertion
+from stv_exp.models.scoring import Scorer
+from stv_exp.stages.features import demonstration_features
 from stv_exp.stages.trainer import Stage, predict
+from stv_exp.statistics import interval
 from stv_exp.task_vector import TaskVector
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line of `predictions.jsonl`."""
+    """One line of `predictions.jsonl`; `correct` is its score in 0-1."""
 
     id: str
     question: str
@@ -43,25 +53,94 @@ class Evaluation(Stage):
         return self.backbone.generate(self.backbone.encode(batch, room=limit), limit, self.vector, when)
 
 
+class Classification(Stage):
+    """Answers each prompt with the label whose tokens have the highest mean log-likelihood behind it."""
+
+    def __init__(self, backbone: Backbone, vector: TaskVector | None, config: Config, labels: Sequence[str]) -> None:
+        super().__init__()
+        self.scorer = Scorer(backbone, config.policy.cache_bytes)
+        self.insertion = _insertion(backbone, vector)
+        self.config = config
+        self.labels = labels
+
+    def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[str]:
+        return [self.labels[i] for i in self.likelihoods(batch).argmax(-1).tolist()]
+
+    def likelihoods(self, batch: Sequence[Prompt]) -> Tensor:
+        """Mean log-likelihood `[Q, labels]` of the tokens of each label; the prompts are run once for all of them."""
+        return torch.stack([self._likelihood(batch, label) for label in self.labels], dim=-1)
+
+    def _likelihood(self, batch: Sequence[Prompt], label: str) -> Tensor:
+        named = [replace(prompt, query=replace(prompt.query, answers=(label,))) for prompt in batch]
+        template = self.config.dataset.template
+        answers = [self.scorer.backbone.encode_answer(prompt, template) for prompt in named]
+        scores = self.scorer.score(batch, answers, self.insertion, self.config.insertion.when)
+        return scores[:, 0].sum(-1) / torch.tensor([len(a) for a in answers], device=scores.device)
+
+
 def evaluate(backbone: Backbone, task: Task, vector: TaskVector | None, config: Config) -> list[Prediction]:
     """Answer every eval query behind `method.shots` demonstrations (none where a task vector stands for them)."""
-    sampler = DemonstrationSampler(task, config.seed, config.dataset.label_noise)
-    prompts = [
-        make_prompt(config.dataset.template, q, sampler.draw(q, config.method.shots, "eval")) for q in task.evaluation
-    ]
+    score = metric(config.dataset.metric)
+    _check_answers(task, score)
+    module = _module(backbone, task, vector, config)
+    prompts = _prompts(backbone, task, config)
     order = longest_first(prompts)
-    parts = predict(Evaluation(backbone, vector, config), [prompts[i] for i in order], config.trainer)
+    parts = predict(module, [prompts[i] for i in order], config.trainer)
     texts = dict(zip(order, chain.from_iterable(parts), strict=True))
-    return [_judge(prompt, texts[i]) for i, prompt in enumerate(prompts)]
+    return [_judge(prompt, texts[i], score) for i, prompt in enumerate(prompts)]
+
+
+def _prompts(backbone: Backbone, task: Task, config: Config) -> list[Prompt]:
+    """The eval queries behind their demonstrations; without any, nothing is compared."""
+    shots, choice = config.method.shots, config.demonstrations.choice
+    features = demonstration_features(backbone, task, config, task.evaluation) if shots else {}
+    sampler = DemonstrationSampler(task, config.seed, config.dataset.label_noise, choice, features)
+    return [make_prompt(config.dataset.template, q, sampler.draw(q, shots, "eval")) for q in task.evaluation]
 
 
 def accuracy(predictions: list[Prediction]) -> float:
-    """Mean exact match, 0-1."""
+    """Mean score, 0-1."""
     return sum(p.correct for p in predictions) / len(predictions)
 
 
-def _judge(prompt: Prompt, text: str) -> Prediction:
+def summary(predictions: list[Prediction], metric_name: str) -> dict[str, float]:
+    """Accuracy with its 95% interval and n; with `choice` also the share of predictions that name a letter."""
+    low, high = interval([p.correct for p in predictions])
+    found = {"accuracy": accuracy(predictions), "accuracy_low": low, "accuracy_high": high, "n": len(predictions)}
+    if metric_name == "choice":
+        found["parse_rate"] = sum(letter_of(p.prediction) is not None for p in predictions) / len(predictions)
+    return found
+
+
+def _module(backbone: Backbone, task: Task, vector: TaskVector | None, config: Config) -> Stage:
+    if config.dataset.metric != "likelihood":
+        return Evaluation(backbone, vector, config)
+    if not task.labels:
+        raise StvError(
+            f"dataset.metric=likelihood needs a closed set of labels, and {task.name} has none; use exact_match."
+        )
+    return Classification(backbone, vector, config, task.labels)
+
+
+def _check_answers(task: Task, score: Metric) -> None:
+    """Refuse answers that the metric cannot score before hours of generating."""
+    for query in task.evaluation:
+        try:
+            score("", query.answers)
+        except StvError as error:
+            raise StvError(f"Query {query.id} of {task.name} cannot be scored: {error}") from error
+
+
+def _insertion(backbone: Backbone, vector: TaskVector | None) -> Insertion:
+    """What a task vector writes, as one candidate `[1, 1, K, D]`; nothing without one."""
+    if vector is None:
+        none = torch.zeros(1, 1, 0, backbone.heads.head_dim)
+        return Insertion(torch.zeros(0, 2, dtype=torch.long), none)
+    vector.check(backbone.heads)
+    return Insertion(vector.locations, vector.vectors[None, None], mode=vector.mode)
+
+
+def _judge(prompt: Prompt, text: str, score: Metric) -> Prediction:
     query = prompt.query
     demonstrations = [d.id for d in prompt.demonstrations]
-    correct = exact_match(text, query.answers)
-    return Prediction(query.id, query.question, list(query.answers), text, correct, demonstrations)
+    return Prediction(query.id, query.question, list(query.answers), text, score(text, query.answers), demonstrations)

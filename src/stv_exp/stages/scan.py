@@ -11,11 +11,15 @@ from torch import Tensor
 
 from stv_exp.artefact import Artefact
 from stv_exp.config import Config
-from stv_exp.data.prompts import DemonstrationSampler, Prompt, longest_first, make_prompt
+from stv_exp.data.demonstrations import DemonstrationSampler, Features
+from stv_exp.data.prompts import Prompt, longest_first, make_prompt
 from stv_exp.data.task import Task
 from stv_exp.errors import StvError
 from stv_exp.models.backbone import Backbone
+from stv_exp.stages.features import demonstration_features
 from stv_exp.stages.trainer import Stage, predict
+
+_SHARE = 0.5  # of the support for each context: facility location would else choose the same one for all
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +93,7 @@ class SensitivityScan(Stage):
 
 def scan(backbone: Backbone, task: Task, config: Config) -> Scan:
     """Scan T query-context pairs drawn from the support split in one pass; raises `StvError` on NaN."""
-    pairs = make_pairs(task, config)
+    pairs = make_pairs(task, config, demonstration_features(backbone, task, config))
     prompts = [prompt for side in zip(*pairs, strict=True) for prompt in side]
     order = longest_first(prompts)
     parts = predict(SensitivityScan(backbone), [prompts[i] for i in order], config.trainer)
@@ -103,12 +107,16 @@ def scan(backbone: Backbone, task: Task, config: Config) -> Scan:
     return Scan(with_demonstrations, alone, [prompt.query.id for prompt, _ in pairs], demonstrations)
 
 
-def make_pairs(task: Task, config: Config) -> list[tuple[Prompt, Prompt]]:
-    """T prompts with demonstrations beside the same T queries alone; queries repeat only when T exceeds the split."""
+def make_pairs(task: Task, config: Config, features: Features | None = None) -> list[tuple[Prompt, Prompt]]:
+    """T prompts with demonstrations beside the same T queries alone; queries repeat only when T exceeds the split.
+
+    `features` are those of the support, for a `demonstrations.choice` that compares examples.
+    """
     pick = random.Random(f"{config.seed}/scan")
     rounds = -(-config.scan.pairs // len(task.support))
     queries = [q for _ in range(rounds) for q in pick.sample(task.support, len(task.support))][: config.scan.pairs]
-    sampler = DemonstrationSampler(task, config.seed, config.dataset.label_noise)
+    choice = config.demonstrations.choice
+    sampler = DemonstrationSampler(task, config.seed, config.dataset.label_noise, choice, features or {}, _SHARE)
     template = config.dataset.template
     return [
         (make_prompt(template, q, sampler.draw(q, config.scan.shots, f"scan{i}")), make_prompt(template, q))

@@ -1,0 +1,48 @@
+"""`dataset=dtd`: the Describable Textures Dataset, 47 textures in 10 partitions of train, val and test lists.
+
+`dataset.root` is the unpacked folder `dtd` with `images/<class>/` and `labels/`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from stv_exp.config import DatasetConfig
+from stv_exp.data.episodes import episode_task, picture_example
+from stv_exp.data.files import known_split, read_lines, required, unique
+from stv_exp.data.task import Example, Task
+from stv_exp.errors import StvError
+
+SPLITS = ("train", "val", "test")
+PARTITIONS = 10
+
+
+def load(config: DatasetConfig) -> Task:
+    """Episodes or namings of partition `config.partition`; raises `StvError` on what is missing or malformed."""
+    return episode_task(config, partial(_pictures, config))
+
+
+def _pictures(config: DatasetConfig, split: str) -> list[Example]:
+    files = _files(config)
+    lines = read_lines(files[split])
+    unique(lines, files[split])
+    return [
+        picture_example(line, files["images"] / line, _texture(line, files[split], number), config)
+        for number, line in enumerate(lines, 1)
+    ]
+
+
+def _files(config: DatasetConfig) -> dict[str, Path]:
+    if not 1 <= config.partition <= PARTITIONS:
+        raise StvError(f"dataset.partition={config.partition} is none of DTD's; it must lie in 1-{PARTITIONS}.")
+    splits = [known_split(split, SPLITS, config) for split in (config.support_split, config.eval_split)]
+    lists = {split: f"labels/{split}{config.partition}.txt" for split in splits}
+    return required(config.root, {"images": "images", **lists}, config.name)
+
+
+def _texture(line: str, path: Path, number: int) -> str:
+    parts = PurePosixPath(line).parts
+    if len(parts) != 2:
+        raise StvError(f"{path} has {line!r} at line {number}, not class/picture.jpg; download it again.")
+    return parts[0]

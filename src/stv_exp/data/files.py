@@ -1,0 +1,169 @@
+"""Official dataset files: found below `dataset.root`, read, and refused by name where something is wrong."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from stv_exp.config import DatasetConfig
+from stv_exp.errors import StvError
+
+T = TypeVar("T")
+
+DOWNLOADS = {
+    "vizwiz": "'VizWiz-VQA' annotations and images",
+    "okvqa": "'OK-VQA' questions and annotations and 'COCO 2014' train and val images",
+    "vqa_jsonl": "the converted annotations of the Qwen-VL or MTV code and the images that they name",
+    "dtd": "'Describable Textures Dataset (DTD)' images and labels",
+    "flowers": "'102 Category Flower Dataset (Oxford Flowers-102)' images, image labels and data splits",
+    "cub": "'Caltech-UCSD Birds-200-2011 (CUB-200-2011)'",
+}
+
+
+def required(root: str, paths: dict[str, str], dataset: str) -> dict[str, Path]:
+    """The files and folders of `paths` (key -> path below `root`, which may be a glob) as absolute or relative paths.
+
+    A glob needs one match and gives the folder before its first wildcard. Raises one `StvError` with all that is
+    missing, where it goes and what to download; also where `root` is empty or no folder.
+    """
+    folder = root_folder(root, paths.values(), dataset)
+    missing = [path for path in dict.fromkeys(paths.values()) if next(folder.glob(path), None) is None]
+    if missing:
+        raise StvError(f"dataset={dataset} needs {_listed(missing)} below dataset.root={root}; {_advice(dataset)}")
+    return {key: folder / _before_wildcards(path) for key, path in paths.items()}
+
+
+def root_folder(root: str, paths: Iterable[str], dataset: str) -> Path:
+    """`dataset.root` as a folder; raises `StvError` with the `paths` that go below it where it is empty or none."""
+    folder = Path(root).expanduser()
+    if root and folder.is_dir():
+        return folder
+    wrong = f"dataset.root={root} is no folder" if root else "dataset.root is not set"
+    raise StvError(
+        f"{wrong}, and dataset={dataset} needs {_listed(list(dict.fromkeys(paths)))} below it; {_advice(dataset)}"
+    )
+
+
+def known_split(split: str, there: Iterable[str], config: DatasetConfig) -> str:
+    """`split`, where it is one of those `there`; else `StvError` with all of them."""
+    there = sorted(there)
+    if split not in there:
+        raise StvError(
+            f"{_key(split, config)}_split={split!r} is no split of dataset={config.name}; choose one of "
+            f"{', '.join(there)}."
+        )
+    return split
+
+
+def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """Parse a JSON file; `hook` replaces each object as it is read. Raises `StvError` with file, line and column."""
+    try:
+        return json.loads(_text(path), object_hook=hook)
+    except json.JSONDecodeError as error:
+        raise StvError(
+            f"{path} is no JSON at line {error.lineno}, column {error.colno} ({error.msg}); download it again."
+        ) from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 text without their ends; raises `StvError` with the file and the line that is blank or no text.
+
+    Blank lines at the end are none; item `i` is line `i + 1`.
+    """
+    lines = [line.rstrip() for line in _text(path).rstrip().split("\n")]
+    if lines == [""]:
+        raise StvError(f"{path} is empty; download it again.")
+    if "" in lines:
+        raise StvError(f"{path} has a blank line {lines.index('') + 1}; remove it or download the file again.")
+    return lines
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """One JSON value a line; raises `StvError` with the file and line."""
+    return [_json_line(path, number, line) for number, line in enumerate(read_lines(path), 1)]
+
+
+def entries(rows: Any, keys: Iterable[str], path: Path) -> list[dict[str, Any]]:
+    """`rows` as a list of objects that have all `keys`; raises `StvError` with the file, the entry and the key."""
+    if not isinstance(rows, list):
+        raise StvError(f"{path} holds no list of entries; download it again.")
+    for number, row in enumerate(rows, 1):
+        for key in keys:
+            if not isinstance(row, dict) or key not in row:
+                raise StvError(f"Entry {number} of {path} has no {key!r}; correct it or download the file again.")
+    return rows
+
+
+def answered(answers: Iterable[tuple[Hashable, Any]], path: Path) -> None:
+    """Raise `StvError` with the file and the id whose answers are no list of texts, none, or all blank."""
+    for key, given in answers:
+        texts = given if isinstance(given, list) and all(isinstance(answer, str) for answer in given) else []
+        if not any(answer.strip() for answer in texts):
+            raise StvError(
+                f"{path} has no text as an answer to {key!r}; correct the entry or take a split with answers."
+            )
+
+
+def unique(ids: Iterable[Hashable], path: Path) -> None:
+    """Raise `StvError` with the file and the id that occurs twice."""
+    seen: set[Hashable] = set()
+    for key in ids:
+        if key in seen:
+            raise StvError(f"{path} has the id {key!r} twice; remove one of the two or download the file again.")
+        seen.add(key)
+
+
+def subset(examples: Sequence[T], n: int, split: str, config: DatasetConfig) -> tuple[T, ...]:
+    """A seeded choice of `n` of a split, the same in every run; a larger choice begins with the smaller one.
+
+    Raises `StvError` with the number there is where the split has fewer.
+    """
+    if n > len(examples):
+        raise StvError(
+            f"The {split} split of {config.name} has {len(examples)} examples, not {n}; lower {_key(split, config)}."
+        )
+    order = list(range(len(examples)))
+    random.Random(0).shuffle(order)
+    return tuple(examples[i] for i in order[:n])
+
+
+def _key(split: str, config: DatasetConfig) -> str:
+    return "dataset.support" if split == config.support_split else "dataset.eval"
+
+
+def _listed(paths: list[str]) -> str:
+    return paths[0] if len(paths) == 1 else f"{', '.join(paths[:-1])} and {paths[-1]}"
+
+
+def _advice(dataset: str) -> str:
+    what = DOWNLOADS.get(dataset, "its files")
+    return f"download {what} from the official site and unpack them so that these paths exist."
+
+
+def _before_wildcards(path: str) -> PurePosixPath:
+    parts = PurePosixPath(path).parts
+    wild = [i for i, part in enumerate(parts) if set(part) & set("*?[")]
+    return PurePosixPath(*parts[: wild[0]] if wild else parts)
+
+
+def _text(path: Path) -> str:
+    """The whole file; a byte-order mark is no part of it."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StvError(f"{path} cannot be read ({error.strerror}); check that it is there and readable.") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise StvError(f"{path} is no UTF-8 text at line {line}; download it again.") from error
+
+
+def _json_line(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise StvError(f"{path} is no JSON at line {number} ({error.msg}); correct the line.") from error
