@@ -95,7 +95,7 @@ def initialise(model: PreTrainedModel) -> None:
 def _idefics2(folder: Path) -> None:
     language = Language(plain("<image>"), _IDEFICS[:3], bos="<s>")
     size = {"shortest_edge": IMAGE, "longest_edge": IMAGE}
-    images = transformers.Idefics2ImageProcessorPil(do_image_splitting=False, size=size, **PIXELS)
+    images = transformers.Idefics2ImageProcessorPil(do_image_splitting=True, size=size, **PIXELS)
     write_processor(folder, "Idefics2Processor", language, images, image_seq_len=IMAGE_TOKENS)
     tokenizer = language.tokenizer()
     perceiver = {"resampler_n_latents": IMAGE_TOKENS, "resampler_depth": 1, "resampler_n_heads": 4}
@@ -113,7 +113,7 @@ def _idefics3(folder: Path, family: str = "Idefics3", video_class: str | None = 
     """Idefics3 and SmolVLM differ in their processors only."""
     language = Language(plain("<image>"), _IDEFICS, bos="<s>")
     images = getattr(transformers, f"{family}ImageProcessorPil")(
-        do_image_splitting=False, size=EDGE, max_image_size=EDGE, **PIXELS
+        do_image_splitting=True, size=EDGE, max_image_size=EDGE, **PIXELS
     )
     write_processor(folder, f"{family}Processor", language, images, video_class, image_seq_len=IMAGE_TOKENS)
     tokenizer = language.tokenizer()
@@ -208,8 +208,7 @@ def _internvl(folder: Path) -> None:
     named = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
     special = ("<|im_start|>", "<video>")
     language = Language(chatml("<IMG_CONTEXT>\n"), special, {**named, "video_token": "<video>"}, **_QWEN_TEXT)
-    # The processor cuts tiles whatever this file says about `crop_to_patches`; one tile is the whole image.
-    images = transformers.GotOcr2ImageProcessorPil(size=SQUARE, crop_to_patches=False, max_patches=1, **PIXELS)
+    images = transformers.GotOcr2ImageProcessorPil(size=SQUARE, crop_to_patches=True, max_patches=12, **PIXELS)
     video = "InternVLVideoProcessor"
     write_processor(folder, "InternVLProcessor", language, images, video, image_seq_length=IMAGE_TOKENS)
     tokenizer = language.tokenizer()

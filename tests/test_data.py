@@ -149,6 +149,12 @@ def test_an_empty_split_is_refused():
         Task("t", one, ())
 
 
+def test_an_id_twice_in_one_split_is_refused():
+    one = Example("a", (), "?", ("x",))
+    with pytest.raises(StvError, match="t has an id twice in its support split"):
+        Task("t", (one, one), (Example("b", (), "?", ("x",)),))
+
+
 def test_splits_that_touch_are_refused():
     one = (Example("a", (), "?", ("x",)),)
     with pytest.raises(StvError, match="both support and eval"):

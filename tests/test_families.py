@@ -5,7 +5,7 @@ Each test runs on a tiny random checkpoint of the family, loaded from a folder a
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -18,12 +18,13 @@ from stv_exp.config import ModelConfig, TemplateConfig
 from stv_exp.data.prompts import Prompt, make_prompt
 from stv_exp.data.shapes import drawn
 from stv_exp.data.task import Example
+from stv_exp.models import scoring
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.heads import Insertion, inserted, last_positions
 from stv_exp.models.loading import load_backbone
 from stv_exp.models.prefix import prefill
 from stv_exp.models.scoring import fastest_way, full, repeat, tree
-from tests.families import FAMILIES, VISION_FAMILIES
+from tests.families import FAMILIES, IMAGE_TOKENS, VISION_FAMILIES
 
 EAGER = {"gemma2", "qwen_vl_v1"}  # these take no other attention
 UNMASKED = {"qwen_vl_v1"}  # these refuse a mask of ours
@@ -139,7 +140,7 @@ def test_trees_and_repeated_prefixes_score_as_full_forwards(backbone, family, pr
 
 
 def test_scores_of_the_insertion_are_what_generation_chooses(backbone, prompts):
-    """The likeliest first token under a vector, by full forwards, is the one that greedy decoding writes."""
+    """The likeliest first token under a vector is the one that greedy decoding writes."""
     chosen = insertion(backbone, 1)
     vector = TaskVector(chosen.locations, chosen.vectors[0, 0])
     with vector.inserted(backbone.model), torch.inference_mode():
@@ -148,8 +149,56 @@ def test_scores_of_the_insertion_are_what_generation_chooses(backbone, prompts):
 
 
 def test_the_fastest_way_is_found(backbone, family, prompts, template):
-    way = fastest_way(backbone, prompts[0], backbone.encode_answer(prompts[0], template))
+    way = fastest_way(backbone, prompts, [backbone.encode_answer(p, template) for p in prompts])
     assert way == ("repeat" if family in UNMASKED else "tree")
+
+
+@pytest.mark.parametrize("heedless", ["idefics2", "qwen2_vl", "gemma3", "llama"])
+@pytest.mark.parametrize("broken", ["blind", "sighted", "shifted"])
+def test_a_tree_that_the_model_does_not_heed_is_noticed(heedless, broken, monkeypatch):
+    """As on a model or an attention that ignores our masks or positions."""
+    backbone = load(heedless)
+    image = "<image>" if heedless in VISION_FAMILIES else ""
+    template = TemplateConfig(query=image + "Q: {question}\nA:")
+    prompts = [make_prompt(template, example(i, heedless in VISION_FAMILIES)) for i in (3, 8)]
+    masks, positions = scoring._tree_mask, scoring._positions
+    if broken == "shifted":
+        monkeypatch.setattr(scoring, "_positions", lambda *args: positions(*args) + 50)
+    else:
+        fill = torch.finfo(torch.float32).min if broken == "blind" else 0
+        monkeypatch.setattr(scoring, "_tree_mask", lambda *args: _diagonal(masks(*args), fill))
+    answers = [backbone.encode_answer(p, template) for p in prompts]
+    rest = "full" if broken == "shifted" else "repeat"  # positions are shared with the repeated prefixes, masks not
+    assert fastest_way(backbone, prompts, answers) == rest
+
+
+def _diagonal(mask: torch.Tensor, fill: float) -> torch.Tensor:
+    """All is seen, or nothing but each token itself."""
+    changed = torch.full_like(mask, fill)
+    own = torch.arange(mask.shape[2])
+    changed[:, :, own, mask.shape[3] - mask.shape[2] + own] = 0
+    return changed
+
+
+@pytest.mark.parametrize("static", ["idefics2", "llama", "gemma2", "gemma3", "qwen2_vl"])
+def test_static_caches_generate_the_same_with_a_vector(static):
+    backbone = load(static)
+    image = "<image>" if static in VISION_FAMILIES else ""
+    template = TemplateConfig(query=image + "Q: {question}\nA:")
+    prompts = [make_prompt(template, example(i, static in VISION_FAMILIES)) for i in (3, 8)]
+    chosen = insertion(backbone, 1)
+    with TaskVector(chosen.locations, chosen.vectors[0, 0]).inserted(backbone.model):
+        run = partial(backbone.model.generate, **backbone.encode(prompts), max_new_tokens=3, do_sample=False)
+        assert torch.equal(run(cache_implementation="static"), run())
+
+
+@pytest.mark.parametrize("split", ["idefics2", "idefics3", "smolvlm", "internvl"])
+def test_pictures_are_not_split_into_tiles(split):
+    """Though the checkpoint's own settings would."""
+    backbone = load(split)
+    prompt = make_prompt(TemplateConfig(query="<image>{question}"), example(8, True))
+    ids = backbone.encode([prompt])["input_ids"]
+    assert (ids == backbone.model.config.image_token_id).sum() == IMAGE_TOKENS
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

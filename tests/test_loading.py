@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +19,10 @@ from stv_exp.data.task import Example
 from stv_exp.errors import StvError
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.heads import find_heads
-from stv_exp.models.loading import load_backbone
+from stv_exp.models.loading import forget, load_backbone
 from stv_exp.models.prefix import prefill
 from stv_exp.models.scoring import fastest_way
+from stv_exp.models.sources import fingerprint
 from tests.conftest import llama
 from tests.families import FAMILIES
 
@@ -112,7 +115,7 @@ def test_quantised_weights_take_insertions(even_folder, quantization):
         plain = backbone.model(**batch).logits[:, -1]
         with TaskVector(backbone.heads.all_locations(), own.flatten(0, 1).float()).inserted(backbone.model):
             torch.testing.assert_close(backbone.model(**batch).logits[:, -1], plain)
-    assert fastest_way(backbone, prompt, backbone.encode_answer(prompt, TEXT)) == "tree"
+    assert fastest_way(backbone, [prompt], [backbone.encode_answer(prompt, TEXT)]) == "tree"
 
 
 def test_weights_may_be_spread_over_devices(folders):
@@ -148,9 +151,9 @@ def _bypass(attention, projection, weight):
 
 def test_weights_that_bypass_hooks_are_refused(folders):
     """Both where they are read and where they are written; a no-op that looks like a result would be worse."""
-    load_backbone.__globals__["_load"].cache_clear()
+    forget()
     backbone = fused(load_backbone(ModelConfig(str(folders["llama"]))))
-    load_backbone.__globals__["_load"].cache_clear()
+    forget()
     batch = backbone.encode([make_prompt(TEXT, question())])
     with pytest.raises(StvError, match=r"Only 0 of 3 output projections at .* bypass hooks"):
         backbone.capture(batch)
@@ -175,7 +178,7 @@ def test_models_whose_prefix_cannot_be_kept_are_scored_by_full_forwards(monkeypa
     monkeypatch.setattr(model_class, "forward", legacy)
     with pytest.raises(TypeError):
         prefill(backbone, [prompt])
-    assert fastest_way(backbone, prompt, backbone.encode_answer(prompt, TEXT)) == "full"
+    assert fastest_way(backbone, [prompt], [backbone.encode_answer(prompt, TEXT)]) == "full"
 
 
 def test_pictures_are_refused_by_a_text_model(folders, task):
@@ -200,6 +203,33 @@ def test_a_chat_without_a_template_is_refused(folders):
     config = ModelConfig(str(folders["qwen_vl_v1"]), attention="eager", trust_remote_code=True, chat=True)
     with pytest.raises(StvError, match=r"model\.chat=true, but .* has no chat template"):
         load_backbone(config).encode([make_prompt(TEXT, question())])
+
+
+@pytest.mark.parametrize("folder", ["gated", "offline"])
+def test_a_broken_weight_file_is_one_sentence_whatever_its_folder_is_called(folders, tmp_path, folder):
+    broken = tmp_path / folder
+    shutil.copytree(folders["llama"], broken)
+    (broken / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(StvError, match=r"cannot be loaded: .*header.*; check the folder or the hub id"):
+        load_backbone(ModelConfig(str(broken)))
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "chat_template.jinja", "config.json", "model.safetensors"])
+def test_a_model_is_another_when_any_of_its_files_is(folders, tmp_path, file):
+    """Prompts depend on the tokenizer and the chat template as much as on weights."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folders["llama"], copy)
+    assert fingerprint(str(copy)) == fingerprint(str(folders["llama"])), "a folder's path does not count"
+    fingerprint.cache_clear()
+    with (copy / file).open("ab") as opened:
+        opened.write(b" ")
+    assert fingerprint(str(copy)) != fingerprint(str(folders["llama"]))
+
+
+def test_the_model_before_is_gone_before_the_next_is_loaded(folders):
+    gone = weakref.ref(load_backbone(ModelConfig(str(folders["llama"]))).model)
+    load_backbone(ModelConfig(str(folders["mistral"])))
+    assert gone() is None
 
 
 def test_an_answer_is_tokenised_as_it_follows_its_prompt(folders):

@@ -25,7 +25,7 @@ class ModelConfig:
     """A Hugging Face model. `name` is a hub id, a folder, or one of `testbed`, `tiny` and `smollm2` (no download).
 
     `chat` writes prompts with the model's chat template. `device_map` (such as `auto`) spreads weights over devices;
-    `quantization` needs the extra `quantized`. `trust_remote_code` runs code that comes with the weights.
+    `quantization` needs the extra `large`. `trust_remote_code` runs code that comes with the weights.
     """
 
     name: str = MISSING

@@ -122,7 +122,7 @@ def _results(metadata: dict[str, Any]) -> list[EvalResult]:
         return []
     return [
         EvalResult(
-            task_type="image-text-to-text",
+            task_type="text-generation",
             dataset_type=str(dataset).partition("/")[0],
             dataset_name=str(dataset),
             metric_type="accuracy",

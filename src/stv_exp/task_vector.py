@@ -17,7 +17,7 @@ from stv_exp.models.heads import Heads, Insertion, find_heads, inserted, last_po
 
 WHEN = ("every_step", "prompt")
 MODES = ("replace", "add")
-KEPT = ("model", "revision", "heads", "when")  # metadata that arithmetic passes on
+KEPT = ("model", "revision", "heads", "when", "pattern")  # metadata that arithmetic passes on
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,8 @@ class TaskVector(Artefact):
 
         `model` is any supported transformers model; `when` is `every_step` (the prompt and each generated
         token) or `prompt`. Batches may be padded on either side; insertion ends with the block, also on error.
-        Blocks nest, those of one vector too: `add` then adds it twice.
+        Blocks nest, those of one vector too: `add` then adds it twice. A prompt must be prefilled at once and with a
+        cache, which is what `generate` does unless told otherwise (`prefill_chunk_size`, `use_cache=False`).
         """
         if when not in WHEN:
             raise StvError(f"when={when!r} is unknown; choose one of {', '.join(WHEN)}.")

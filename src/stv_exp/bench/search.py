@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -22,19 +23,27 @@ from stv_exp.stages.policy import REFERENCE_SAMPLES, ReinforcePolicy, fit
 
 S = 32
 STEPS = 20
+BLOCKS = 3
 SEVERAL = 8  # queries in one forward
 
 
 def measure(subject: Subject, rounds: int) -> Measurement:
     """Seconds a candidate evaluation, and what a step of the search is made of."""
     candidates = ClusterCandidates(random_bank(subject), "replace")
-    seconds = in_turns(_full_forwards(subject, candidates), max(3, rounds // 3))
-    for q in (1, SEVERAL):
-        seconds |= in_turns(_tree_parts(subject, candidates, q), rounds)
-    seconds |= {f"step_{q}": _step(subject, q) for q in (1, SEVERAL)}
+    # In blocks, so that a machine which slows down meanwhile does so for all that is compared.
+    blocks = [_block(subject, candidates, max(1, rounds // BLOCKS)) for _ in range(BLOCKS)]
+    seconds = {name: median(block[name] for block in blocks) for name in blocks[0]}
     seconds["bandwidth_limit"] = bandwidth_seconds(subject)
     seconds["overhead_1"] = seconds["step_1"] - seconds["tree_1"] - seconds["update_1"]
     return Measurement(_figures(seconds), seconds)
+
+
+def _block(subject: Subject, candidates: ClusterCandidates, rounds: int) -> dict[str, float]:
+    seconds = in_turns(_full_forwards(subject, candidates), max(1, rounds // 2))
+    for q in (1, SEVERAL):
+        seconds |= in_turns(_tree_parts(subject, candidates, q), rounds)
+        seconds[f"step_{q}"] = _step(subject, q)
+    return seconds
 
 
 def _figures(seconds: Mapping[str, float]) -> dict[str, Figure]:
@@ -101,7 +110,7 @@ def _tree_parts(subject: Subject, candidates: ClusterCandidates, q: int) -> dict
         f"floor_{q}": bare,
         f"hooked_{q}": partial(_hooked, subject, many, bare),
         f"tree_{q}": partial(tree, backbone, prefixes, answers, many, "every_step"),
-        f"update_{q}": partial(_update, candidates, q),
+        f"update_{q}": partial(_update, candidates, torch.optim.Adam(candidates.parameters(), lr=0.0), q),
     }
 
 
@@ -121,9 +130,8 @@ def _hooked(subject: Subject, insertion: Insertion, bare: Callable[[], Tensor]) 
         return bare()
 
 
-def _update(candidates: ClusterCandidates, queries: int) -> None:
+def _update(candidates: ClusterCandidates, optimizer: torch.optim.Optimizer, queries: int) -> None:
     """All of a step but the scoring: draw candidates, assemble them, REINFORCE, Adam."""
-    optimizer = torch.optim.Adam(candidates.parameters(), lr=0.0)
     drawn = candidates.sample(queries, S, torch.Generator().manual_seed(0))
     candidates.insertion(drawn)
     (-(candidates.log_prob(drawn)).mean()).backward()
@@ -141,7 +149,7 @@ def _step(subject: Subject, queries: int) -> float:
     """Median seconds of a step of the real search, prefixes computed before."""
     config = replace(subject.config, policy=replace(subject.config.policy, queries=queries))
     policy = _Timed(subject.backbone, ClusterCandidates(random_bank(subject), "replace"), config)
-    policy.warm(subject.task)
+    policy.prepare(subject.task, warm=True)
     fit(policy, subject.task, STEPS + 1)
     steps = torch.tensor(policy.begun).diff()
     return steps.median().item()

@@ -34,6 +34,8 @@ class Task:
         for split, examples in (("support", self.support), ("eval", self.evaluation)):
             if not examples:
                 raise StvError(f"The {split} split of {self.name} is empty; raise dataset.{split} or check the data.")
+            if len({e.id for e in examples}) < len(examples):
+                raise StvError(f"{self.name} has an id twice in its {split} split; give each example an id of its own.")
         both = {e.id for e in self.support} & {e.id for e in self.evaluation}
         if both:
             raise StvError(f"{self.name} has {min(both)!r} in both support and eval; the splits must not touch.")

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.feature_extraction_utils import BatchFeature
@@ -82,7 +83,14 @@ class Backbone:
         options["add_special_tokens"] = not self._begun(texts[0])
         if any(images):
             options |= {"images": images, **self.family.image_options}
-        batch = self.processor(text=texts, **options)
+        try:
+            batch = self.processor(text=texts, **options)
+        except ValueError as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise StvError(
+                f"The processor of {self.name} refuses the prompt of query {prompts[0].query.id} ({reason}); "
+                "its family may write pictures otherwise than <image> (see models/families)."
+            ) from error
         self._check_length(batch["attention_mask"].sum(1).max().item() + room, prompts)
         return batch.to(self.device)
 
@@ -98,10 +106,13 @@ class Backbone:
         for asked, answer in prompt.turns:
             messages.append({"role": "user", "content": self._content(asked)})
             messages.append({"role": "assistant", "content": self._content(answer)})
+        if not getattr(self.processor, "chat_template", None):
+            raise StvError(f"model.chat=true, but {self.name} has no chat template; set it to false.")
         try:
             return self.processor.apply_chat_template(messages[:-1], add_generation_prompt=True, tokenize=False)
-        except ValueError as error:
-            raise StvError(f"model.chat=true, but {self.name} has no chat template; set it to false.") from error
+        except TemplateError as error:
+            reason = f"The chat template of {self.name} refuses the prompt ({error})"
+            raise StvError(f"{reason}; use model.chat=false.") from error
 
     def _content(self, text: str) -> str | list[dict[str, str]]:
         if not self.sees_images:

@@ -128,9 +128,12 @@ def _head_count(model: nn.Module) -> int:
     return found[0]
 
 
-def last_positions(attention_mask: Tensor | None, batch: int, length: int, device: torch.device) -> Tensor:
-    """Index `[B]` of each row's last real token among the `length` newest ones, whichever side is padded."""
-    if length == 1 or attention_mask is None or attention_mask.dim() != 2:
+def last_positions(attention_mask: Any, batch: int, length: int, device: torch.device) -> Tensor:
+    """Index `[B]` of each row's last real token among the `length` newest ones, whichever side is padded.
+
+    A mask that is none `[B, T]` (static caches bring ready-made ones) says nothing of padding: the last index then.
+    """
+    if length == 1 or not isinstance(attention_mask, Tensor) or attention_mask.dim() != 2:
         return torch.full((batch,), length - 1, device=device)
     return length - 1 - attention_mask[:, -length:].flip(1).long().argmax(1)
 
@@ -145,7 +148,9 @@ def captured(heads: Heads, positions: Tensor) -> Iterator[list[Tensor]]:
     activations: list[Tensor] = []
 
     def read(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        activations.append(args[0][rows, positions].unflatten(-1, (heads.n_heads, heads.head_dim)).detach().clone())
+        here = args[0].device  # of several, with a device map
+        found = args[0][rows.to(here), positions.to(here)]
+        activations.append(found.unflatten(-1, (heads.n_heads, heads.head_dim)).detach().clone())
 
     with _pre_hooks([(projection, read) for projection in heads.projections]):
         yield activations
@@ -247,7 +252,7 @@ def only_logits(model: Any, scored: Tensor) -> Iterator[None]:
     head = model.get_output_embeddings()
 
     def keep(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0][scored][None], *args[1:])
+        return (args[0][scored.to(args[0].device)][None], *args[1:])
 
     with _pre_hooks([(head, keep)] if head is not None else []):
         yield

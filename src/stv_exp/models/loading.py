@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -29,22 +31,39 @@ log = logging.getLogger(__name__)
 disable_progress_bar()  # one bar a weight file says nothing that the job's own lines do not
 
 
+_kept: dict[tuple[ModelConfig, str], Backbone] = {}
+_AVAILABLE: dict[str, Callable[[], bool]] = {
+    "cpu": lambda: True,
+    "cuda": torch.cuda.is_available,
+    "mps": torch.backends.mps.is_available,
+}
+
+
 def load_backbone(config: ModelConfig, accelerator: str = "cpu") -> Backbone:
     """Load a frozen model once a process: jobs of one sweep share it. Raises `StvError` where that fails."""
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise StvError("trainer.accelerator=cuda needs a CUDA device and torch sees none; use trainer=cpu.")
-    return _load(replace(config), accelerator)
+    if not _AVAILABLE[accelerator]():
+        raise StvError(f"trainer.accelerator={accelerator} needs such a device and torch sees none; use trainer=cpu.")
+    key = (replace(config), accelerator)
+    if key not in _kept:
+        forget()
+        _kept[key] = _load(config, accelerator)
+    return _kept[key]
 
 
-@lru_cache(maxsize=1)
+def forget() -> None:
+    """Give the kept model's memory back: two large ones at once would not fit. Its hooks make a cycle, hence gc."""
+    _kept.clear()
+    gc.collect()
+
+
 def _load(config: ModelConfig, device: str) -> Backbone:
-    source = model_folder(config.name)
     options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    source = model_folder(config.name)
     try:
         model = _load_model(config, source, options)
         processor = load_processor(source, model.config, options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise StvError(_reason(config, error)) from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise StvError(_reason(config, source, error)) from error
     if config.device_map is None and config.quantization == "none":
         nn.Module.to(model, device)
     backbone = Backbone(model, processor, config.name, config.chat, config.heads.pattern)
@@ -85,9 +104,10 @@ _REASONS = {
 }
 
 
-def _reason(config: ModelConfig, error: Exception) -> str:
+def _reason(config: ModelConfig, source: Path, error: Exception) -> str:
     """One sentence for what transformers and the hub's client say in many."""
-    text = str(error)
+    text = str(error).replace(str(source), "it").replace(config.name, "it")  # a name must not read as a reason
     known = next((reason for word, reason in _REASONS.items() if word in text), None)
-    reason = known or f"{text.strip().splitlines()[0].rstrip('.')}; check the folder or the hub id"
+    lines = text.strip().splitlines() or [type(error).__name__]
+    reason = known or f"{lines[0].rstrip('.:;')}; check the folder or the hub id"
     return f"model.name={config.name} cannot be loaded: {reason}."

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from stv_exp.data.prompts import Prompt
+from stv_exp.errors import StvError
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.heads import only_logits
 
@@ -42,7 +43,11 @@ class Prefix:
 
 
 class PrefixCache:
-    """Prefixes by query id, at most `max_bytes` of them; the least recently used is dropped and made again."""
+    """Prefixes by query id, at most `max_bytes` of them; the least recently used is dropped and made again.
+
+    In float32 no result depends on the bound; in half precision a prefix that is made again in another batch differs
+    by rounding.
+    """
 
     def __init__(self, backbone: Backbone, max_bytes: int) -> None:
         self.backbone = backbone
@@ -80,6 +85,8 @@ def prefill(backbone: Backbone, prompts: Sequence[Prompt]) -> list[Prefix]:
     batch = backbone.encode(prompts)
     positions = backbone.family.positions(batch)
     ids, mask = batch["input_ids"], batch["attention_mask"]
+    if ids.shape[1] < 2:
+        raise StvError(f"Query {prompts[0].query.id} is one token long; give dataset.template.query a text around it.")
     before = {name: value[:, :-1] if name in _BY_TOKEN else value for name, value in batch.items()}
     cache = DynamicCache()
     with only_logits(backbone.model, torch.zeros_like(ids[:, :-1], dtype=torch.bool)):

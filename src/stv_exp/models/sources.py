@@ -11,7 +11,8 @@ from stv_exp.errors import StvError
 from stv_exp.models.smollm2 import smollm2_folder
 
 TESTBED = Path(__file__).parents[1] / "testbed" / "weights"
-_HEADER_BYTES = 1 << 20
+_SAMPLE_BYTES = 1 << 20
+_COUNTED = (".safetensors", ".json", ".jinja", ".py", ".model", ".txt")
 
 
 def model_folder(name: str) -> Path:
@@ -46,16 +47,20 @@ def _tiny() -> TemporaryDirectory[str]:
 
 @lru_cache
 def fingerprint(name: str) -> str:
-    """Identity of a model: its hub id, or for a folder a hash of its config and the start of its weight files.
+    """Identity of a model: its hub id, or for a folder a hash of its files; the folder's path is no part of it.
 
-    The path itself is no part of it, so that a moved folder keeps its results; reading only each file's
-    first megabyte (header, shapes and first weights) keeps this quick for large models.
+    Small files (config, tokenizer, chat template, code) count whole; of weights the start, the middle and the end of
+    each file, which keeps this quick for large models.
     """
     folder = model_folder(name)
     if not folder.is_dir():
         return name
     digest = hashlib.sha256()
-    for file in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+    for file in sorted(f for f in folder.iterdir() if f.suffix in _COUNTED and not f.name.startswith(".")):
+        size = file.stat().st_size
         with file.open("rb") as opened:
-            digest.update(f"{file.name} {file.stat().st_size}".encode() + opened.read(_HEADER_BYTES))
+            digest.update(f"{file.name} {size}".encode())
+            for start in (0, size // 2, max(0, size - _SAMPLE_BYTES)) if size > 3 * _SAMPLE_BYTES else (0,):
+                opened.seek(start)
+                digest.update(opened.read(_SAMPLE_BYTES if size > 3 * _SAMPLE_BYTES else size))
     return digest.hexdigest()[:16]

@@ -84,8 +84,7 @@ def search(
             f"policy.steps={policy.steps} x {per_step} evaluations leave none after the final selection's {selection}; "
             "raise policy.steps or lower policy.selection_draws."
         )
-    if steps * policy.queries >= len(task.support):
-        module.warm(task)
+    module.prepare(task, warm=steps * policy.queries >= len(task.support))
     fit(module, task, steps, logger)
     choices = module.select(task) if selecting else candidates.logits.detach().argmax(-1)
     evaluations = steps * per_step + selection
@@ -141,10 +140,13 @@ class ReinforcePolicy(Stage):
             )
         return rewards
 
-    def warm(self, task: Task) -> None:
-        """Compute the prefixes of a support split that will all be asked for, in full batches."""
-        prompts = [self.prompt(q) for q in task.support]
-        self.scorer.warm(prompts, self._answer(prompts[0]), self.config.trainer.batch_size)
+    def prepare(self, task: Task, warm: bool) -> None:
+        """Settle how candidates are scored; with `warm` compute the prefixes of the whole support split in batches."""
+        prompts = sorted((self.prompt(q) for q in task.support), key=lambda p: len(p.text))
+        ends = [prompts[0], prompts[-1]]
+        self.scorer.choose(ends, [self._answer(p) for p in ends])
+        if warm:
+            self.scorer.warm(prompts, self.config.trainer.batch_size)
 
     def prompt(self, query: Example) -> Prompt:
         """The query alone, as it is asked once the vector stands for the demonstrations."""
