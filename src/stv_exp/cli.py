@@ -14,8 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from stv_exp.check_config import check
 from stv_exp.complaint import complaint
-from stv_exp.config import Config, check
+from stv_exp.config import Config
 from stv_exp.errors import StvError
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,7 @@
 """What a result depends on: one signature a stage, made of its settings, its inputs and its code's version.
 
-Devices, batch size, trackers and paths are left out on purpose: they do not change a result. A setting that a
+Devices, batch size, trackers and paths are left out on purpose: they do not change a result. `dataset.root` is the
+exception: another folder may hold other data. A setting that a
 method does not use is left out too, so that sweeps share whatever they can.
 """
 
@@ -34,7 +35,7 @@ def signatures(config: Config) -> Signatures:
         return Signatures(_sign("run", settings(config), config.seed))
     used = settings(config)
     data = used["dataset"]
-    judged = {key: data.pop(key) for key in ("eval", "max_new_tokens")}
+    judged = {key: data.pop(key) for key in ("eval", "eval_split", "max_new_tokens", "metric")}
     origin = {"model": {**used["model"], "name": fingerprint(config.model.name)}, "data": data}
     judgement = [origin, judged, used["method"], config.seed]
     if config.method.where == "none":
@@ -48,13 +49,18 @@ def signatures(config: Config) -> Signatures:
 def settings(config: Config) -> dict[str, Any]:
     """The settings that a run's result depends on, by the stage that reads them."""
     if config.job != "run":
-        return {config.job: asdict(config.pretrain)}
+        return {config.job: asdict(config.pretrain if config.job == "pretrain" else config.dataset)}
     model = asdict(config.model)
     del model["device_map"]  # where weights lie changes no result
     used: dict[str, Any] = {"model": model, "dataset": asdict(config.dataset)}
     used["method"] = {"name": config.method.name, "shots": config.method.shots}
+    if config.method.shots:
+        used["method"]["demonstrations"] = config.demonstrations.choice
     if config.method.where != "none":
-        used |= {"scan": asdict(config.scan), "bank": _bank_settings(config)}
+        used |= {
+            "scan": asdict(config.scan) | {"demonstrations": config.demonstrations.choice},
+            "bank": _bank_settings(config),
+        }
         used |= {"policy": _policy_settings(config), "insertion": asdict(config.insertion)}
     return used
 

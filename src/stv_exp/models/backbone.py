@@ -6,6 +6,7 @@ What differs between model families is in `families/`; everything above sees ten
 from __future__ import annotations
 
 import inspect
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -76,6 +77,13 @@ class Backbone:
 
         Raises `StvError` where images and placeholders differ in number or the model's context is too short.
         """
+        batch = self._inputs(prompts)
+        lengths = batch["attention_mask"].sum(1)
+        if self.context is not None and lengths.max().item() + room > self.context:
+            raise StvError(self._too_long(prompts[int(lengths.argmax())], room, self.context))
+        return batch.to(self.device)
+
+    def _inputs(self, prompts: Sequence[Prompt]) -> BatchFeature:
         texts, images = [self.render(p) for p in prompts], [p.images for p in prompts]
         for prompt, found in zip(prompts, images, strict=True):
             self._check_images(prompt, len(found))
@@ -84,15 +92,13 @@ class Backbone:
         if any(images):
             options |= {"images": images, **self.family.image_options}
         try:
-            batch = self.processor(text=texts, **options)
+            return self.processor(text=texts, **options)
         except ValueError as error:
             reason = str(error).strip().splitlines()[0].rstrip(".")
             raise StvError(
                 f"The processor of {self.name} refuses the prompt of query {prompts[0].query.id} ({reason}); "
                 "its family may write pictures otherwise than <image> (see models/families)."
             ) from error
-        self._check_length(batch["attention_mask"].sum(1).max().item() + room, prompts)
-        return batch.to(self.device)
 
     def _begun(self, text: str) -> bool:
         """Whether `text` has its own first token, as some chat templates write it."""
@@ -131,7 +137,7 @@ class Backbone:
         before = self.render(prompt)
         texts = (answer, before, before + answer)
         alone, base, both = (self.tokenizer(text, add_special_tokens=False).input_ids for text in texts)
-        ids = both[len(base) :] if both[: len(base)] == base else alone
+        ids = both[len(base) :] if both[: len(base)] == base and len(both) > len(base) else alone
         if not ids:
             raise StvError(f"The answer {answer!r} of query {prompt.query.id} has no tokens; give it a text.")
         return torch.tensor(ids, device=self.device)
@@ -169,10 +175,16 @@ class Backbone:
                 "make dataset.template and the examples' images agree."
             )
 
-    def _check_length(self, tokens: int, prompts: Sequence[Prompt]) -> None:
-        if self.context is not None and tokens > self.context:
-            shots = max(len(p.demonstrations) for p in prompts)
-            raise StvError(
-                f"A prompt of {shots} demonstrations takes {tokens} tokens with its answer, but {self.name} holds "
-                f"{self.context}; lower method.shots or scan.shots."
-            )
+    def _too_long(self, prompt: Prompt, room: int, context: int) -> str:
+        """The sentence for a prompt that does not fit, with the number of demonstrations that would."""
+
+        def tokens(shots: int) -> int:
+            return self._inputs([prompt.first(shots)])["attention_mask"].shape[1] + room
+
+        shots = len(prompt.demonstrations)
+        fit = bisect_right(range(shots), context, key=tokens) - 1
+        advice = f"lower method.shots or scan.shots to {fit}" if fit >= 0 else "not even the query fits: shorten it"
+        return (
+            f"A prompt of {shots} demonstrations takes {tokens(shots)} tokens with its answer, but {self.name} holds "
+            f"{context}; {advice}."
+        )
