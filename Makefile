@@ -21,7 +21,7 @@ demo: $(READY)  ## set up, compare all methods on the testbed, print the table, 
 	$(BIN)/python -m stv_exp +experiment=quickstart
 
 test: $(READY)  ## set up and run every test that needs no GPU and no network
-	$(BIN)/python -m pytest -m "not gpu and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not network" -n auto --dist loadscope
 
 lint: $(READY)  ## ruff, mypy, import-linter, codespell
 	$(BIN)/ruff check .

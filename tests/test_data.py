@@ -11,10 +11,12 @@ from PIL import Image
 
 from stv_exp.config import TemplateConfig
 from stv_exp.data import easy_vqa, shapes
+from stv_exp.data.demonstrations import DemonstrationSampler
 from stv_exp.data.drawing import ATTRIBUTES, Attributes, draw
+from stv_exp.data.images import open_image
 from stv_exp.data.languages import SHARED_WORDS, easy_vqa_tasks, shape_tasks
-from stv_exp.data.prompts import DemonstrationSampler, make_prompt
-from stv_exp.data.task import Example, Task, open_image
+from stv_exp.data.prompts import make_prompt
+from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from stv_exp.data.prompts import DemonstrationSampler, make_prompt
+from stv_exp.data.demonstrations import DemonstrationSampler
+from stv_exp.data.prompts import make_prompt
 from stv_exp.errors import StvError
 from stv_exp.metrics import METRICS, choice, exact_match, letter_of, metric, vizwiz_accuracy, vqa_accuracy
 from stv_exp.pipeline import run

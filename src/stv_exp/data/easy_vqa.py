@@ -9,9 +9,10 @@ import random
 from functools import partial
 
 from stv_exp.config import DatasetConfig
+from stv_exp.data.images import open_image
 from stv_exp.data.languages import EASY_VQA_COLOURS, EASY_VQA_SHAPES, GENERIC_QUESTION, LabelTask, easy_vqa_tasks
 from stv_exp.data.shapes import choose
-from stv_exp.data.task import Example, Task, open_image
+from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 
 _ATTRIBUTE_OF = dict.fromkeys(EASY_VQA_COLOURS, "colour") | dict.fromkeys(EASY_VQA_SHAPES, "shape")

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from stv_exp.config import TemplateConfig
-from stv_exp.data.demonstrations import DemonstrationSampler as DemonstrationSampler
 from stv_exp.data.task import Example
 
 

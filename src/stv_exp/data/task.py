@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from stv_exp.data.images import open_image as open_image
 from stv_exp.errors import StvError
 
 
