@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stv_exp.config import TrackerConfig
+from stv_exp.config import TemplateConfig, TrackerConfig
 from stv_exp.identity import signatures
 from stv_exp.pipeline import run
 from tests.conftest import with_method
@@ -31,6 +31,13 @@ def test_wandb_keeps_one_offline_run_a_job_with_its_summary(config, tmp_path):
         )
         assert seen.returncode == 0, seen.stderr
         assert "accuracy" in seen.stdout and "reward" in seen.stdout
+
+
+def test_wandb_tracks_a_dataset_without_pictures(config, tmp_path):
+    template = TemplateConfig("", "Q: {question}\nA: {answer}\n", "Q: {question}\nA:", " {answer}")
+    words = replace(config.dataset, name="words", loader="stv_exp.data.words", task="antonym", template=template)
+    run(replace(config, dataset=words, tracker=TrackerConfig(name="wandb", images=3)), [])
+    assert list((tmp_path / "outputs/wandb").glob("offline-run-*"))
 
 
 def test_csv_has_the_reward_curve(config, tmp_path):

@@ -84,12 +84,13 @@ class WandbTracker(Tracker):
     def _table(self, outcome: Outcome) -> Any:
         import wandb
 
-        examples = {e.id: e for e in outcome.task.evaluation}
-        rows: list[Any] = [
-            [p.id, wandb.Image(examples[p.id].images[0]()), p.question, p.answers[0], p.prediction, p.correct]
-            for p in outcome.predictions[: self.config.tracker.images]
-        ]
-        return wandb.Table(["id", "image", "question", "answer", "prediction", "correct"], rows)
+        pictures = {e.id: e.images for e in outcome.task.evaluation}
+        rows: list[Any] = []
+        for p in outcome.predictions[: self.config.tracker.images]:
+            own = [wandb.Image(load()) for load in pictures[p.id][-1:]]  # of several the query's; a text has none
+            rows.append([p.id, *own, p.question, p.answers[0], p.prediction, p.correct])
+        shown = ["image"] if outcome.task.evaluation[0].images else []
+        return wandb.Table(["id", *shown, "question", "answer", "prediction", "correct"], rows)
 
 
 @contextmanager
