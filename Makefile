@@ -43,4 +43,4 @@ smollm2: $(READY)  ## methods on real weights: SmolLM2-135M on word tasks (about
 	$(BIN)/python -m stv_exp +experiment=smollm2
 
 clean:  ## remove the virtual environment and all outputs
-	rm -rf $(VENV) outputs/runs outputs/stages outputs/sweeps outputs/wandb outputs/report
+	rm -rf $(VENV) outputs/runs outputs/stages outputs/sweeps outputs/wandb outputs/report outputs/check_data outputs/bench.json
