@@ -28,13 +28,19 @@ SEVERAL = 8  # queries in one forward
 
 
 def measure(subject: Subject, rounds: int) -> Measurement:
-    """Seconds a candidate evaluation, and what a step of the search is made of."""
+    """Seconds a candidate evaluation, and what a step of the search is made of.
+
+    `search` is drawing, scoring in trees, REINFORCE and Adam; `step` is that in the training loop, with Lightning and
+    the data loader.
+    """
     candidates = ClusterCandidates(random_bank(subject), "replace")
     # In blocks, so that a machine which slows down meanwhile does so for all that is compared.
     blocks = [_block(subject, candidates, max(1, rounds // BLOCKS)) for _ in range(BLOCKS)]
     seconds = {name: median(block[name] for block in blocks) for name in blocks[0]}
     seconds["bandwidth_limit"] = bandwidth_seconds(subject)
-    seconds["overhead_1"] = seconds["step_1"] - seconds["tree_1"] - seconds["update_1"]
+    for q in (1, SEVERAL):
+        seconds[f"search_{q}"] = seconds[f"tree_{q}"] + seconds[f"update_{q}"]
+        seconds[f"overhead_{q}"] = seconds[f"step_{q}"] - seconds[f"search_{q}"]
     return Measurement(_figures(seconds), seconds)
 
 
@@ -47,20 +53,19 @@ def _block(subject: Subject, candidates: ClusterCandidates, rounds: int) -> dict
 
 
 def _figures(seconds: Mapping[str, float]) -> dict[str, Figure]:
-    one, several = seconds["step_1"], seconds[f"step_{SEVERAL}"]
+    one, several, floor = seconds["search_1"], seconds[f"search_{SEVERAL}"], seconds["floor_1"]
     share = 0.6 if torch.cuda.is_available() else None  # small models on a CPU compute rather than read
-    parts = {
-        f"{part}_over_floor": Figure(seconds[f"{part}_1"] / seconds["floor_1"])
-        for part in ("hooked", "tree", "update", "overhead")
-    }
+    whole = S * seconds["reference"]  # of the candidates of one query
     return {
-        "tree_over_reference": Figure(S * seconds["reference"] / one, 90),
-        f"tree_over_reference_{SEVERAL}_queries": Figure(SEVERAL * S * seconds["reference"] / several, 150),
+        "tree_over_reference": Figure(whole / one, 90),
+        f"tree_over_reference_{SEVERAL}_queries": Figure(SEVERAL * whole / several, 150),
         "tree_over_batched": Figure(seconds["batched"] / one),
-        "tree_over_floor": Figure(one / seconds["floor_1"], 1.25, at_least=False),
+        "tree_over_floor": Figure(one / floor, 1.25, at_least=False),
         f"tree_over_floor_{SEVERAL}_queries": Figure(several / seconds[f"floor_{SEVERAL}"], 1.25, at_least=False),
-        # What a step is made of, each against its floor.
-        **{f"part_{name}": figure for name, figure in parts.items()},
+        # What it is made of, and what the training loop around it adds.
+        **{f"{part}_over_floor": Figure(seconds[f"{part}_1"] / floor) for part in ("hooked", "update", "overhead")},
+        "step_over_reference": Figure(whole / seconds["step_1"]),
+        f"step_over_reference_{SEVERAL}_queries": Figure(SEVERAL * whole / seconds[f"step_{SEVERAL}"]),
         f"bandwidth_share_{SEVERAL}_queries": Figure(seconds["bandwidth_limit"] / several, share),
     }
 
