@@ -49,7 +49,7 @@ class Scorer:
         `insertion.vectors` is `[Q or 1, S, K, D]` (and `active` alike).
         """
         if not self.way:
-            self.choose(prompts, answers)
+            self.choose(prompts[:2], answers[:2])  # its full forwards are for settling a way, not for a batch
         if self.way == "full":
             return full(self.backbone, prompts, answers, insertion, when)
         return WAYS[self.way](self.backbone, self.prefixes.get(prompts), answers, insertion, when)
