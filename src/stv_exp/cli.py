@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Any, cast
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from stv_exp.check_config import check
 from stv_exp.complaint import complaint
 from stv_exp.config import Config
 from stv_exp.errors import StvError
+from stv_exp.methods.method import Method
+from stv_exp.methods.registry import KINDS, choices, summary
 
 log = logging.getLogger(__name__)
 _studies: list[tuple[str, str]] = []
@@ -29,6 +34,7 @@ def main() -> int:
     # With it Hydra raises instead of printing and exiting, so that every error passes through `complaint`.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     code = 0
+    _open_config_dir()
     try:
         _job()
     except Exception as error:
@@ -40,6 +46,13 @@ def main() -> int:
     finally:
         _report_studies()
     return code
+
+
+def _open_config_dir() -> None:
+    """Put the folder of `--config-dir` on the module path: loaders and choices of a user's own lie beside their YAML."""
+    found = get_args_parser().parse_known_args()[0].config_dir
+    if found:
+        sys.path.insert(0, str(Path(found).absolute()))
 
 
 def config_folder() -> str:
@@ -73,17 +86,34 @@ def _signature(*, _root_: DictConfig) -> str:
     return signatures(to_config(_root_)).run
 
 
+def _parts() -> str:
+    """Resolver for `--help`: the choices that a method is made of, from their registry."""
+    lines = ["A method is made of three choices; each may also be the dotted path of a class of your own:"]
+    for kind in KINDS:
+        lines += [f"\nmethod.{kind}=", *(f"  {name:<16}{summary(found)}" for name, found in choices(kind).items())]
+    return "\n".join(lines)
+
+
 OmegaConf.register_new_resolver("signature", _signature, replace=True)
+OmegaConf.register_new_resolver("method_parts", _parts, replace=True)
 ConfigStore.instance().store(name="schema", node=Config)
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="config")
 def _job(cfg: DictConfig) -> float | None:
-    config = to_config(cfg)
+    config, overrides = to_config(cfg), list(HydraConfig.get().overrides.task)
+    _check_given(config, overrides)
     from stv_exp import jobs
 
     _join_study(config)
-    return jobs.start(config, list(HydraConfig.get().overrides.task))
+    return jobs.start(config, overrides)
+
+
+def _check_given(config: Config, overrides: list[str]) -> None:
+    """Refuse settings of this command that its method does not read; the methods of a sweep may share them."""
+    if config.job == "run" and HydraConfig.get().mode == RunMode.RUN:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        Method.of(config).check_given(str(override.key_or_group) for override in parsed)
 
 
 def _join_study(config: Config) -> None:

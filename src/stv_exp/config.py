@@ -6,6 +6,7 @@ Field names are the command line's: `policy.steps=100` sets `Config.policy.steps
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -21,7 +22,7 @@ class HeadsConfig:
 class ModelConfig:
     """A Hugging Face model. `name` is a hub id, a folder, or one of `testbed`, `tiny` and `smollm2` (no download).
 
-    `chat` writes prompts with the model's chat template. `device_map` (such as `auto`) spreads weights over devices;
+    `dtype` is float32, bfloat16, float16 or auto: bfloat16 where the device computes it fast, else float32. `chat` writes prompts with the model's chat template. `device_map` (such as `auto`) spreads weights over devices;
     `quantization` needs the extra `large`. `trust_remote_code` runs code that comes with the weights.
     """
 
@@ -78,6 +79,7 @@ class DatasetConfig:
 
     `root` is the folder with its files as they were downloaded (or a hub id, with `dataset=hub`). `skip_broken` leaves
     out examples whose picture is missing or corrupt and says how many. `partition` is DTD's split number.
+    `validation` examples are held out of the support: no scan, bank or search sees them, settings are chosen on them.
     """
 
     name: str = MISSING
@@ -93,6 +95,7 @@ class DatasetConfig:
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
     fields: FieldsConfig = field(default_factory=FieldsConfig)
     support: int = 200
+    validation: int = 0
     eval: int = 100
     family: str = "plain"
     explicit_question: bool = False
@@ -110,12 +113,17 @@ class DemonstrationsConfig:
 
 @dataclass
 class MethodConfig:
-    """Three choices: `where` to insert, `what` the candidates are, `how` one candidate a location is chosen."""
+    """Three choices: `where` to insert, `what` the candidates are, `how` one candidate a location is chosen.
+
+    Each is a name (`--help` lists them) or the dotted path of a class. `site` is head, attention, mlp or residual; `k`
+    locations of it, `m` candidates a location. `shots` demonstrations stand in the prompt when it is evaluated.
+    """
 
     name: str = MISSING
-    where: str = "none"
-    what: str = "none"
-    how: str = "none"
+    where: str = MISSING
+    what: str = MISSING
+    how: str = MISSING
+    site: str = "head"
     shots: int = 0
     k: int = 0
     m: int = 1
@@ -132,31 +140,49 @@ class ScanConfig:
 
 @dataclass
 class BankConfig:
-    """`identity` adds the candidate "leave this head alone" to every location."""
+    """`identity` adds the candidate "leave this location alone" to every location."""
 
     identity: bool = False
 
 
 @dataclass
 class PolicyConfig:
-    """REINFORCE. A budget of `steps * queries * samples` candidate evaluations, whatever the method."""
+    """The search: `steps` steps of `queries` support queries with `samples` candidates each.
+
+    `budget` replaces `steps`: as many as that many token-forwards of candidates pay for (a token through all layers is
+    1, a backward pass counts 2; 0: no budget). `reward` is the mean log-likelihood of all answer tokens or of the first.
+    `baseline` (REINFORCE) is standardised or leave_one_out. `threshold`: a mask never holds a location that is less
+    probable (MTV). The temperature of `gumbel_softmax` goes from `temperature` to `final_temperature`; without
+    `straight_through` its forward is soft too. `cache_bytes` of prefixes are kept (0: what fits).
+    """
 
     steps: int = 600
     queries: int = 1
     samples: int = 32
+    budget: int = 0
     lr: float = 0.1
     reward: str = "all"
-    cache_bytes: int = 2_000_000_000
+    baseline: str = "standardised"
+    threshold: float = 0.0
     selection_draws: int = 10
     selection_items: int = 50
+    temperature: float = 1.0
+    final_temperature: float = 0.2
+    straight_through: bool = True
+    cache_bytes: int = 0
 
 
 @dataclass
 class InsertionConfig:
-    """`when` is every_step or prompt; `mode` is replace or add."""
+    """How a vector v enters an activation x. `when` is every_step or prompt; `mode` is replace, add or blend.
+
+    With `weight` w: (1 - w) x + w v in a blend, x + w v in an addition. `norm_preserving` keeps the length of x.
+    """
 
     when: str = "every_step"
     mode: str = "replace"
+    weight: float = 1.0
+    norm_preserving: bool = False
 
 
 @dataclass
@@ -223,3 +249,11 @@ class Config:
     seed: int = 0
     outputs: str = "outputs"
     study: str = "runs"
+
+
+def setting(config: Config, key: str) -> Any:
+    """The value of a dotted key such as `policy.steps`."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value

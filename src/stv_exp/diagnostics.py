@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean, stdev
 
-from stv_exp.stages.policy import Chosen
+from stv_exp.artefacts.chosen import Chosen
 
 
 def diagnose(chosen: Chosen | None) -> list[str]:

@@ -25,7 +25,7 @@ FILE = "task_vector.safetensors"
 _TEXT = """
 # {title}
 
-A task vector: {k} attention-head activations that stand for the demonstrations of a task. Inserted into the frozen
+A task vector: {k} activations ({site}) that stand for the demonstrations of a task. Inserted into the frozen
 model at the last token of a query, they take the place of a many-shot prompt.
 
 {facts}{metrics}
@@ -37,7 +37,7 @@ With `model` and `inputs` loaded as usual with transformers:
 from stv_exp import TaskVector
 
 vector = TaskVector.{load}
-with vector.inserted({arguments}):
+with vector.inserted(model):
     ids = model.generate(**inputs)
 ```
 """
@@ -137,14 +137,13 @@ def _metrics(metadata: dict[str, Any]) -> dict[str, float]:
 
 
 def _text(vector: TaskVector, repo_id: str | None) -> str:
-    when = vector.metadata.get("when", "every_step")
     metrics = {name: f"{value:.4g}" for name, value in _metrics(vector.metadata).items()}
     return _TEXT.format(
         title=f"Task vector: {_described(vector.metadata)}",
         k=len(vector.locations),
         facts=_table("what", "value", _facts(vector)),
         metrics=("\n## Metrics\n\n" + _table("metric", "value", metrics)) if metrics else "",
-        arguments="model" if when == "every_step" else f'model, when="{when}"',
+        site=vector.site,
         load=f'from_hub("{repo_id}")' if repo_id else f'load("{FILE}")',
     )
 
@@ -158,9 +157,11 @@ def _facts(vector: TaskVector) -> dict[str, Any]:
         "model revision": metadata.get("revision"),
         **named,
         **{f"where {name} is": _origin(m) for name, m in _parents(metadata)},
+        "site": vector.site,
         "mode": vector.mode,
+        "when": vector.when,
         "locations (K)": len(vector.locations),
-        "head_dim": vector.vectors.shape[1],
+        "dimension": vector.vectors.shape[1],
         "layers": ", ".join(str(layer) for layer in vector.locations[:, 0].unique().tolist()),
     }
 

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def start(config: Config, overrides: list[str]) -> float | None:
-    """Do the job; returns what a sweeper may optimise: the accuracy of a run."""
+    """Do the job; returns what a sweeper may optimise: a run's score on its validation examples, or else its accuracy."""
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     if config.job == "check_data":
@@ -45,4 +45,4 @@ def _run(config: Config, overrides: list[str]) -> float:
     log.info("%s: accuracy %.3f (n=%d, %.1f s)", where, metrics["accuracy"], metrics["n"], metrics["seconds"]["total"])
     for sentence in metrics["diagnostics"]:
         log.info("  note: %s", sentence)
-    return float(metrics["accuracy"])
+    return float(metrics.get("validation_accuracy", metrics["accuracy"]))

@@ -15,23 +15,28 @@ from typing import Any
 
 import torch
 
+from stv_exp.artefacts.bank import Bank
+from stv_exp.artefacts.chosen import Chosen
+from stv_exp.artefacts.scan import Scan
 from stv_exp.config import Config
 from stv_exp.data.task import Task
 from stv_exp.diagnostics import diagnose
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures
+from stv_exp.methods.method import Method
 from stv_exp.models.backbone import Backbone
-from stv_exp.models.loading import load_backbone
+from stv_exp.models.loading import load_backbone, model_grid
 from stv_exp.run import Run
-from stv_exp.stages.bank import Bank, build_bank, check_k
-from stv_exp.stages.evaluate import Prediction, evaluate, summary
-from stv_exp.stages.policy import Chosen, choose
-from stv_exp.stages.scan import Scan, scan
+from stv_exp.stages.bank import build_bank
+from stv_exp.stages.evaluate import Prediction, accuracy, evaluate, summary
+from stv_exp.stages.scan import scan
+from stv_exp.stages.search import choose
 from stv_exp.store import A, Cost, Store, locked, write_json
 from stv_exp.task_vector import TaskVector
 from stv_exp.tracking import Outcome, Tracker, tracked
 
 log = logging.getLogger(__name__)
+COUNTED = ("forwards", "tokens", "token_forwards")
 
 
 def run(config: Config, overrides: list[str]) -> dict[str, Any]:
@@ -56,6 +61,7 @@ class Pipeline:
         self.tracker = tracker
         self.store = Store(config.outputs)
         self.signatures = job.signatures
+        self.method = Method.of(config)
 
     @cached_property
     def task(self) -> Task:
@@ -68,22 +74,29 @@ class Pipeline:
     def run(self) -> dict[str, Any]:
         """Scan, bank, policy and evaluation; writes the run's files and returns its metrics."""
         costs: dict[str, Cost] = {}
-        scanned = chosen = None
-        if self.config.method.where != "none":
-            check_k(self.config, self.backbone.heads.n_layers, self.backbone.heads.n_heads)  # before hours of scanning
+        bank = chosen = None
+        if self.method.inserts:
+            self.method.check_grid(model_grid(self.config))  # before the weights are loaded, and hours of scanning
             scanned, costs["scan"] = self._stage("scan", Scan, self._scan)
             bank, costs["bank"] = self._stage("bank", Bank, partial(build_bank, scanned, self.config))
             chosen, costs["policy"] = self._policy(bank)
-        vector = self._vector(chosen) if chosen else None
+        vector = self._vector(chosen, bank) if chosen and bank else None
         with measured(self.backbone) as costs["evaluation"]:
             predictions = evaluate(self.backbone, self.task, vector, self.config)
-        metrics = self._metrics(costs, chosen, predictions)
+        metrics = self._metrics(costs, chosen, predictions) | self._validation(vector)
         if vector:
             known = {"metrics": {key: metrics[key] for key in ("accuracy", "n")}}
             replace(vector, metadata=vector.metadata | known).save(self.job.folder / "task_vector.safetensors")
         self.job.write_predictions([p.as_json() for p in predictions])
-        self.tracker.finish(Outcome(self.job.folder, metrics, self.task, predictions, scanned, chosen))
+        self.tracker.finish(Outcome(self.job.folder, metrics, self.task, predictions, bank))
         return metrics
+
+    def _validation(self, vector: TaskVector | None) -> dict[str, float]:
+        """The score on the examples that settings may be chosen on, where some are held out."""
+        if not self.task.validation:
+            return {}
+        predictions = evaluate(self.backbone, self.task, vector, self.config, "validation")
+        return {"validation_accuracy": accuracy(predictions), "validation_n": len(predictions)}
 
     def _scan(self) -> Scan:
         return scan(self.backbone, self.task, self.config)
@@ -114,21 +127,29 @@ class Pipeline:
 
         return self.store.stage(name, getattr(self.signatures, name), kind, build)
 
-    def _vector(self, chosen: Chosen) -> TaskVector:
-        config = self.config
-        heads = self.backbone.heads
+    def _vector(self, chosen: Chosen, bank: Bank) -> TaskVector:
+        config, edit = self.config, self.config.insertion
         metadata = {
             "model": config.model.name,
             "revision": config.model.revision,
-            "heads": {k: getattr(heads, k) for k in ("n_layers", "n_heads", "head_dim")},
+            "heads": self.backbone.site(bank.site).shape,
             "pattern": config.model.heads.pattern,
             "dataset": f"{config.dataset.name}/{config.dataset.task}",
             "method": config.method.name,
             "seed": config.seed,
             "run": self.signatures.run,
-            "when": config.insertion.when,
+            "when": edit.when,
         }
-        return TaskVector(chosen.locations, chosen.vectors, config.insertion.mode, metadata)
+        return TaskVector(
+            chosen.locations,
+            chosen.vectors,
+            edit.mode,
+            metadata,
+            weights=None if edit.weight == 1 else torch.full((len(chosen.locations),), edit.weight),
+            site=bank.site,
+            norm_preserving=edit.norm_preserving,
+            when=edit.when,
+        )
 
     def _metrics(self, costs: dict[str, Cost], chosen: Chosen | None, predictions: list[Prediction]) -> dict[str, Any]:
         seconds = {stage: cost["seconds"] for stage, cost in costs.items()}
@@ -138,8 +159,7 @@ class Pipeline:
             "location_search_seconds": self._location_search(seconds),
             "peak_memory_bytes": peak_memory_bytes(),
             "candidate_evaluations": chosen.candidate_evaluations if chosen else 0,
-            "forwards": {stage: cost["forwards"] for stage, cost in costs.items()},
-            "tokens": {stage: cost["tokens"] for stage, cost in costs.items()},
+            **{name: {stage: cost[name] for stage, cost in costs.items()} for name in COUNTED},
             "scoring": chosen.scoring if chosen else "",
             "locations": len(chosen.locations) if chosen else 0,
             "diagnostics": diagnose(chosen),
@@ -147,7 +167,7 @@ class Pipeline:
 
     def _location_search(self, seconds: dict[str, float]) -> float | None:
         """Seconds until the locations are known: the scan for STV, the whole mask search for MTV."""
-        spent = {"sensitivity": ("scan",), "learned": ("scan", "bank", "policy")}.get(self.config.method.where)
+        spent = self.method.location_search
         return sum(seconds[stage] for stage in spent) if spent else None
 
 
@@ -157,18 +177,17 @@ def load_task(config: Config) -> Task:
         loader = importlib.import_module(config.dataset.loader)
     except ModuleNotFoundError as error:
         raise StvError(f"dataset.loader={config.dataset.loader} is no module ({error}); check its name.") from error
-    return loader.load(config.dataset)
+    return loader.load(config.dataset).held_out(config.dataset.validation)
 
 
 @contextmanager
 def measured(backbone: Backbone) -> Iterator[Cost]:
-    """Seconds, forwards and tokens that the body takes."""
+    """Seconds, and what is `COUNTED`, that the body takes."""
     cost: Cost = {}
-    forwards, tokens, start = backbone.forwards, backbone.tokens, time.perf_counter()
+    before, start = {name: getattr(backbone, name) for name in COUNTED}, time.perf_counter()
     yield cost
     cost["seconds"] = time.perf_counter() - start
-    cost["forwards"] = backbone.forwards - forwards
-    cost["tokens"] = backbone.tokens - tokens
+    cost |= {name: getattr(backbone, name) - before[name] for name in COUNTED}
 
 
 def peak_memory_bytes() -> int:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock
 
-from stv_exp.artefact import Artefact
+from stv_exp.artefacts.base import Artefact
 
 A = TypeVar("A", bound=Artefact)
 Cost = dict[str, float]

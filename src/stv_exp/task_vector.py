@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -11,97 +11,121 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from stv_exp.artefact import Artefact
+from stv_exp.artefacts.base import Artefact
 from stv_exp.errors import StvError
-from stv_exp.models.heads import Heads, Insertion, find_heads, inserted, last_positions, unhooked
+from stv_exp.models.edits import MODES, Edit, inserted, last_positions, unhooked
+from stv_exp.models.sites import Site, find_site
 
 WHEN = ("every_step", "prompt")
-MODES = ("replace", "add")
-KEPT = ("model", "revision", "heads", "when", "pattern")  # metadata that arithmetic passes on
+KEPT = ("model", "revision", "heads", "pattern")  # metadata that arithmetic passes on
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TaskVector(Artefact):
     """Locations `[K, 2]` (layer, head) and the head activations `[K, head_dim]` to insert there.
 
-    `mode` is `replace` or `add`; `metadata` says where the vector comes from (model, method, dataset), and under
-    `heads` what it fits (`n_layers`, `n_heads`, `head_dim`). Vectors add, subtract and scale: see `__add__`.
+    At a `site` without heads (attention, mlp, residual) locations are `[K, 1]` and vectors `[K, hidden_size]`. `mode` is
+    `replace`, `add` or `blend`; `weights [K]` (1 where None) are the shares of a blend or the factors of an addition.
+    `norm_preserving` keeps the length of what is edited. `when` is `every_step` (the prompt and each generated token)
+    or `prompt`; a file of 0.2 has it in its metadata. `metadata` says where the vector comes from (model, method,
+    dataset), and under `heads` what it fits. Vectors add, subtract and scale: see `__add__`.
     """
 
     locations: Tensor
     vectors: Tensor
     mode: str = "replace"
     metadata: dict[str, Any] = field(default_factory=dict)
+    weights: Tensor | None = None
+    site: str = "head"
+    norm_preserving: bool = False
+    when: str = ""
 
     def __post_init__(self) -> None:
-        if self.locations.dim() != 2 or self.locations.shape[1] != 2 or self.vectors.dim() != 2:
-            raise StvError("A TaskVector needs locations of shape [K, 2] and vectors of shape [K, head_dim].")
+        columns = 2 if self.site == "head" else 1
+        if self.locations.dim() != 2 or self.locations.shape[1] != columns or self.vectors.dim() != 2:
+            what = "[K, 2] and vectors of shape [K, head_dim]" if columns == 2 else "[K, 1] and vectors of shape [K, D]"
+            raise StvError(f"A TaskVector needs locations of shape {what}.")
         if self.locations.is_floating_point() or not isinstance(self.metadata, dict):
             raise StvError("A TaskVector needs whole numbers as locations and a dict as metadata; make it anew.")
-        if len(self.locations) != len(self.vectors):
-            raise StvError(f"A TaskVector has {len(self.locations)} locations but {len(self.vectors)} vectors.")
-        if not torch.isfinite(self.vectors).all():
-            raise StvError("A TaskVector has NaN or infinite values in its vectors; make it anew.")
+        for name, values in (("vectors", self.vectors), ("weights", self.weights)):
+            self._check_values(name, values)
         if self.mode not in MODES:
             raise StvError(f"A TaskVector has the mode {self.mode!r}; choose one of {', '.join(MODES)}.")
         self._check_locations()
+        object.__setattr__(self, "when", _when(self.when or self.metadata.get("when") or WHEN[0]))
+
+    def __repr__(self) -> str:
+        k, made = len(self.locations), self.metadata.get("method")
+        source = f", {made} on {self.metadata.get('dataset')}" if made else ""
+        return f"TaskVector({k} x {self.vectors.shape[1]} at {self.site}, {self.mode}, {self.when}{source})"
+
+    def _check_values(self, name: str, values: Tensor | None) -> None:
+        if values is None:
+            return
+        if len(self.locations) != len(values):
+            raise StvError(f"A TaskVector has {len(self.locations)} locations but {len(values)} {name}.")
+        if not torch.isfinite(values).all():
+            raise StvError(f"A TaskVector has NaN or infinite values in its {name}; make it anew.")
 
     def _check_locations(self) -> None:
         seen = [tuple(location) for location in self.locations.tolist()]
-        for layer, head in seen:
-            if layer < 0 or head < 0:
-                raise StvError(f"A TaskVector has the location ({layer}, {head}); layers and heads count from 0.")
+        for location in seen:
+            if min(location) < 0:
+                raise StvError(f"A TaskVector has the location {location}; layers and heads count from 0.")
         if len(set(seen)) < len(seen):
-            layer, head = next(location for location in seen if seen.count(location) > 1)
-            raise StvError(f"A TaskVector has layer {layer}, head {head} more than once; keep one vector a location.")
+            twice = next(location for location in seen if seen.count(location) > 1)
+            raise StvError(f"A TaskVector has {_place(twice)} more than once; keep one vector a location.")
 
-    def check(self, heads: Heads) -> None:
+    def check(self, site: Site) -> None:
         """Raise `StvError` where this vector was made for a model of another shape."""
-        model = {"n_layers": heads.n_layers, "n_heads": heads.n_heads, "head_dim": heads.head_dim}
-        made_for = self.metadata.get("heads") or model
-        if made_for != model:
+        made_for = self.metadata.get("heads") or site.shape
+        if made_for != site.shape:
             raise StvError(
-                f"The task vector was made for {_sizes(made_for)}, but the model has {_sizes(model)}; "
+                f"The task vector was made for {_sizes(made_for)}, but the model has {_sizes(site.shape)}; "
                 "load the model it was made for."
             )
-        layers, n_heads = (self.locations.max(0).values + 1).tolist() if len(self.locations) else (0, 0)
-        if layers > heads.n_layers or n_heads > heads.n_heads:
+        last = self.locations.max(0).values.tolist() if len(self.locations) else []
+        if any(index >= size for index, size in zip(last, site.grid, strict=False)):
             raise StvError(
-                f"The task vector uses layer {layers - 1} and head {n_heads - 1}, but the model has "
-                f"{heads.n_layers} layers of {heads.n_heads} heads; load the model it was made for."
-            )
-        if len(self.vectors) and self.vectors.shape[1] != heads.head_dim:
-            raise StvError(
-                f"The task vector has head_dim {self.vectors.shape[1]}, but the model has {heads.head_dim}; "
+                f"The task vector uses {_place(last)}, but the model has {_sizes(site.shape)}; "
                 "load the model it was made for."
             )
+        if len(self.vectors) and self.vectors.shape[1] != site.dim:
+            name = "head_dim" if self.site == "head" else "hidden_size"
+            raise StvError(
+                f"The task vector has {name} {self.vectors.shape[1]}, but the model has {site.dim}; "
+                "load the model it was made for."
+            )
+
+    @property
+    def edit(self) -> Edit:
+        """How the vectors enter at their locations."""
+        return Edit(self.mode, 1.0 if self.weights is None else self.weights, self.norm_preserving)
 
     @contextmanager
-    def inserted(self, model: PreTrainedModel, when: str = "every_step") -> Iterator[PreTrainedModel]:
+    def inserted(self, model: PreTrainedModel, when: str | None = None) -> Iterator[PreTrainedModel]:
         """Within the block, `model` runs with this vector at the last token of every sequence.
 
-        `model` is any supported transformers model; `when` is `every_step` (the prompt and each generated
-        token) or `prompt`. Batches may be padded on either side; insertion ends with the block, also on error.
+        `model` is any supported transformers model; `when` overrides the vector's own. Batches may be padded on either side; insertion ends with the block, also on error.
         Blocks nest, those of one vector too: `add` then adds it twice. A prompt must be prefilled at once and with a
         cache, which is what `generate` does unless told otherwise (`prefill_chunk_size`, `use_cache=False`).
         """
-        if when not in WHEN:
-            raise StvError(f"when={when!r} is unknown; choose one of {', '.join(WHEN)}.")
-        heads = find_heads(model, self.metadata.get("pattern") or "")
-        self.check(heads)
+        moment = _when(self.when if when is None else when)
+        site = find_site(model, self.site, self.metadata.get("pattern") or "")
+        self.check(site)
         tokens: list[Tensor | None] = [None]
 
         def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            tokens[0] = _last_tokens(args, kwargs, when)
+            tokens[0] = _last_tokens(args, kwargs, moment)
 
-        insertion = Insertion(self.locations, self.vectors, mode=self.mode)
+        insertion = self.edit.insertion(self.locations, self.vectors, site=self.site)
         with ExitStack() as stack:
             stack.callback(model.register_forward_pre_hook(look, with_kwargs=True).remove)
-            written = stack.enter_context(inserted(heads, insertion, lambda: tokens[0]))
+            written = stack.enter_context(inserted(site, insertion, lambda: tokens[0]))
 
             def doubt(*_: Any) -> None:
                 if tokens[0] is not None and len(self.locations) and not written():
-                    raise unhooked(heads, 0)
+                    raise unhooked(site, 0)
 
             stack.callback(model.register_forward_hook(doubt).remove)
             yield model
@@ -135,7 +159,8 @@ class TaskVector(Artefact):
         both = torch.cat([self.locations.to(device), other.locations.to(device)])
         locations, place = both.unique(dim=0, return_inverse=True)
         summed = vectors.new_zeros(len(locations), vectors.shape[1]).index_add(0, place, vectors)
-        return TaskVector(locations, summed, self.mode, _made(operation, self, other))
+        made = _made(operation, self, other)
+        return replace(self, locations=locations, vectors=summed, metadata=made, weights=_weights(self, other, place))
 
     def push_to_hub(
         self,
@@ -172,18 +197,44 @@ class TaskVector(Artefact):
             raise StvError(f"The task vector of {repo_id} cannot be used: {error}") from error
 
 
-def _sizes(heads: dict[str, int]) -> str:
+def _when(when: str) -> str:
+    if when not in WHEN:
+        raise StvError(f"when={when!r} is unknown; choose one of {', '.join(WHEN)}.")
+    return when
+
+
+def _sizes(shape: dict[str, int]) -> str:
     """`n_layers 3, n_heads 6, head_dim 20`."""
-    return ", ".join(f"{name} {size}" for name, size in heads.items())
+    return ", ".join(f"{name} {size}" for name, size in shape.items())
+
+
+def _place(location: Sequence[int]) -> str:
+    """`layer 3, head 2`."""
+    return ", ".join(f"{name} {index}" for name, index in zip(("layer", "head"), location, strict=False))
+
+
+def _weights(a: TaskVector, b: TaskVector, place: Tensor) -> Tensor | None:
+    """Weights of the locations of a sum; raises `StvError` where the two give one location different ones."""
+    if a.weights is None and b.weights is None:
+        return None
+    ones = [torch.ones(len(v.locations)) if v.weights is None else v.weights.cpu() for v in (a, b)]
+    both, place = torch.cat(ones), place.cpu()
+    weights = torch.zeros(int(place.max()) + 1).index_put((place,), both)
+    if not torch.equal(weights[place], both):
+        raise StvError("Two task vectors weigh one location differently; combine vectors of the same weights.")
+    return weights
 
 
 def _check_combinable(a: TaskVector, b: TaskVector) -> None:
-    traits = [("mode", a.mode, b.mode), ("head_dim", a.vectors.shape[1], b.vectors.shape[1])]
+    traits: list[tuple[str, Any, Any]] = [
+        (name, getattr(a, name), getattr(b, name)) for name in ("mode", "site", "when", "norm_preserving")
+    ]
+    traits += [("head_dim", a.vectors.shape[1], b.vectors.shape[1])]
     traits += [(key, a.metadata.get(key), b.metadata.get(key)) for key in ("model", "heads")]
     for name, one, other in traits:
         if one != other and None not in (one, other):
             raise StvError(
-                f"Two task vectors differ in {name} ({one} and {other}); combine vectors of one model and one mode."
+                f"Two task vectors differ in {name} ({one} and {other}); combine vectors of one model and one kind."
             )
 
 

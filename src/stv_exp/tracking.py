@@ -20,9 +20,8 @@ from stv_exp.errors import StvError
 from stv_exp.report.pictures import sensitivity_map
 
 if TYPE_CHECKING:
+    from stv_exp.artefacts.bank import Bank
     from stv_exp.stages.evaluate import Prediction
-    from stv_exp.stages.policy import Chosen
-    from stv_exp.stages.scan import Scan
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,7 @@ class Outcome:
     metrics: dict[str, Any]
     task: Task
     predictions: list[Prediction]
-    scan: Scan | None
-    chosen: Chosen | None
+    bank: Bank | None
 
 
 class Tracker:
@@ -69,10 +67,8 @@ class WandbTracker(Tracker):
 
         self.run.summary.update(outcome.metrics)
         media: dict[str, Any] = {"predictions": self._table(outcome)}
-        if outcome.scan is not None:
-            sensitivity = outcome.scan.sensitivity(self.config.method.sensitivity)
-            locations = outcome.chosen.locations if outcome.chosen is not None else None
-            media["sensitivity"] = wandb.Image(sensitivity_map(sensitivity, locations))
+        if outcome.bank is not None and outcome.bank.scores is not None:
+            media["sensitivity"] = wandb.Image(sensitivity_map(outcome.bank))
         self.run.log(media)
         vector = outcome.folder / "task_vector.safetensors"
         if vector.is_file():

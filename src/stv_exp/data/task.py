@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 from PIL import Image
 
@@ -22,22 +24,42 @@ class Example:
 
 @dataclass(frozen=True)
 class Task:
-    """Disjoint `support` and `evaluation` splits, and the label words where they are a closed set."""
+    """Disjoint `support`, `evaluation` and `validation` splits, and the label words where they are a closed set.
+
+    Settings may be chosen on `validation`, which is empty unless `held_out` has taken it from the support.
+    """
 
     name: str
     support: tuple[Example, ...]
     evaluation: tuple[Example, ...]
     labels: tuple[str, ...] = ()
+    validation: tuple[Example, ...] = ()
 
     def __post_init__(self) -> None:
-        for split, examples in (("support", self.support), ("eval", self.evaluation)):
-            if not examples:
+        splits = {"support": self.support, "eval": self.evaluation, "validation": self.validation}
+        for split, examples in splits.items():
+            if not examples and split != "validation":
                 raise StvError(f"The {split} split of {self.name} is empty; raise dataset.{split} or check the data.")
             if len({e.id for e in examples}) < len(examples):
                 raise StvError(f"{self.name} has an id twice in its {split} split; give each example an id of its own.")
-        both = {e.id for e in self.support} & {e.id for e in self.evaluation}
-        if both:
-            raise StvError(f"{self.name} has {min(both)!r} in both support and eval; the splits must not touch.")
+        for one, other in combinations(splits, 2):
+            if both := {e.id for e in splits[one]} & {e.id for e in splits[other]}:
+                raise StvError(
+                    f"{self.name} has {min(both)!r} in both {one} and {other}; the splits must not touch."
+                )
+
+    def held_out(self, n: int) -> Task:
+        """The same with `n` examples moved from the support to validation, the same ones for every seed."""
+        if n == 0:
+            return self
+        if not 0 < n < len(self.support):
+            raise StvError(
+                f"dataset.validation={n} cannot be held out of the {len(self.support)} support examples of {self.name}; "
+                f"choose 0 to {len(self.support) - 1}."
+            )
+        taken = set(random.Random("validation").sample(range(len(self.support)), n))
+        validation = tuple(e for i, e in enumerate(self.support) if i in taken)
+        return replace(self, support=tuple(e for i, e in enumerate(self.support) if i not in taken), validation=validation)
 
 
 def most_frequent_first(answers: Sequence[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A frozen model behind a few operations: encode prompts, capture heads, generate; `scoring` scores answers.
+"""A frozen model behind a few operations: encode prompts, capture activations, generate; `scoring` scores answers.
 
 What differs between model families is in `families/`; everything above sees tensors and strings.
 """
@@ -21,7 +21,8 @@ from stv_exp.config import TemplateConfig
 from stv_exp.data.prompts import Prompt
 from stv_exp.errors import StvError
 from stv_exp.models.families import family_of
-from stv_exp.models.heads import captured, find_heads, last_positions, only_logits
+from stv_exp.models.sites import Site, find_site
+from stv_exp.models.edits import captured, last_positions, only_logits
 from stv_exp.task_vector import TaskVector
 
 IMAGE = "<image>"  # an image's place in a prompt of ours, whatever the family writes there
@@ -42,17 +43,30 @@ class Backbone:
         self.sees_images = processor is not self.tokenizer
         self.name = name
         self.chat = chat
-        self.heads = find_heads(model, pattern)
+        self._sites = {"head": find_site(model, "head", pattern)}
         self.family = family_of(model)
         if self.sees_images:
             self.family.prepare(processor)
         self.forwards = 0
         self.tokens = 0
+        self.token_forwards = 0.0  # a token through all layers is 1, a backward pass counts 2
+        self.share = 1.0  # of the layers that the coming forwards pass
         self._accepted = inspect.signature(model.forward).parameters
         model.register_forward_pre_hook(self._count, with_kwargs=True)
         if (head := model.get_output_embeddings()) is not None:
             # Generation hands it a slice, for which torch on the CPU would copy the weight once a row.
             head.register_forward_pre_hook(lambda module, args: (args[0].contiguous(), *args[1:]))
+
+    @property
+    def heads(self) -> Site:
+        """The attention heads, the site by which a model is known."""
+        return self._sites["head"]
+
+    def site(self, name: str) -> Site:
+        """A site of this model; raises `StvError` where it has none of that name."""
+        if name not in self._sites:
+            self._sites[name] = find_site(self.model, name, self.heads.pattern)
+        return self._sites[name]
 
     @property
     def device(self) -> torch.device:
@@ -64,8 +78,10 @@ class Backbone:
         return getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
 
     def _count(self, module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        tokens = kwargs["input_ids"].numel()
         self.forwards += 1
-        self.tokens += kwargs["input_ids"].numel()
+        self.tokens += tokens
+        self.token_forwards += tokens * self.share
 
     def forward(self, batch: Mapping[str, Any], **options: Any) -> Any:
         """Run the model with those `options` that it knows (remote code lacks some)."""
@@ -143,12 +159,15 @@ class Backbone:
         return torch.tensor(ids, device=self.device)
 
     @torch.inference_mode()
-    def capture(self, batch: BatchFeature) -> Tensor:
-        """Head activations at each prompt's last token, on the CPU in the model's own dtype `[B, L, H, D]`."""
+    def capture(self, batch: BatchFeature, site: str = "head") -> Tensor:
+        """Activations at each prompt's last token, on the CPU in the model's own dtype.
+
+        `[B, L, H, D]` at heads, `[B, L, D]` at the other sites.
+        """
         mask = batch["attention_mask"]
         last = last_positions(mask, mask.shape[0], mask.shape[1], mask.device)
         with (
-            captured(self.heads, last) as activations,
+            captured(self.site(site), last) as activations,
             only_logits(self.model, torch.zeros_like(mask, dtype=torch.bool)),
         ):
             self.forward(batch, position_ids=self.family.positions(batch), use_cache=False)
@@ -156,10 +175,10 @@ class Backbone:
 
     @torch.inference_mode()
     def generate(
-        self, batch: BatchFeature, max_new_tokens: int, vector: TaskVector | None = None, when: str = "every_step"
+        self, batch: BatchFeature, max_new_tokens: int, vector: TaskVector | None = None
     ) -> list[str]:
         """Greedy continuations of a batch, cut at the first newline, with `vector` inserted if given."""
-        with vector.inserted(self.model, when) if vector else nullcontext():
+        with vector.inserted(self.model) if vector else nullcontext():
             ids = self.model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
         texts = self.tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         return [text.strip().split("\n")[0].strip() for text in texts]

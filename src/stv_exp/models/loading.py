@@ -21,10 +21,12 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from stv_exp.config import ModelConfig
+from stv_exp.config import Config, ModelConfig
 from stv_exp.errors import StvError
+from stv_exp.methods.choice import Grid
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.processors import load_processor, sees_images
+from stv_exp.models.sites import head_count
 from stv_exp.models.sources import model_folder
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,23 @@ def load_backbone(config: ModelConfig, accelerator: str = "cpu") -> Backbone:
         forget()
         _kept[key] = _load(config, accelerator)
     return _kept[key]
+
+
+def model_grid(config: Config) -> Grid:
+    """The locations that a model will have, from its configuration alone: a check before its weights are loaded.
+
+    Raises `StvError` where the configuration cannot be read.
+    """
+    model = config.model
+    options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
+    source = model_folder(model.name)
+    try:
+        found: Any = AutoConfig.from_pretrained(source, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise StvError(_reason(model, source, error)) from error
+    text = found.get_text_config(decoder=True)
+    heads = head_count(found) if config.method.site == "head" else None
+    return Grid(model.name, config.method.site, text.num_hidden_layers, heads)
 
 
 def forget() -> None:

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from stv_exp.data.prompts import Prompt
 from stv_exp.errors import StvError
 from stv_exp.models.backbone import Backbone
-from stv_exp.models.heads import only_logits
+from stv_exp.models.edits import only_logits
 
 _BY_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")  # inputs with an entry a token
 
@@ -79,7 +79,7 @@ class PrefixCache:
             self.get(prompts[start : start + batch_size])
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: a search by gradient reads what is kept
 def prefill(backbone: Backbone, prompts: Sequence[Prompt]) -> list[Prefix]:
     """Run all but the last token of each prompt once and keep keys and values."""
     batch = backbone.encode(prompts)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from stv_exp.data.prompts import Prompt
 from stv_exp.models.backbone import Backbone
-from stv_exp.models.heads import Insertion, inserted, only_logits
+from stv_exp.models.edits import Insertion, inserted, only_logits
 from stv_exp.models.prefix import Prefix, PrefixCache, join
 
 log = logging.getLogger(__name__)
@@ -46,15 +46,24 @@ class Scorer:
     def score(self, prompts: Sequence[Prompt], answers: Sequence[Tensor], insertion: Insertion, when: str) -> Tensor:
         """Log-likelihood `[Q, S, N]` of each answer token (0 beyond an answer's end) under S insertions a query.
 
-        `insertion.vectors` is `[Q or 1, S, K, D]` (and `active` alike).
+        `insertion.values` is `[Q or 1, S, K, D]` (and `keep` alike). Where they require a gradient, so does the result:
+        the graph holds the branches alone, never a prefix.
         """
         if not self.way:
             self.choose(prompts[:2], answers[:2])  # its full forwards are for settling a way, not for a batch
-        if self.way == "full":
-            return full(self.backbone, prompts, answers, insertion, when)
-        return WAYS[self.way](self.backbone, self.prefixes.get(prompts), answers, insertion, when)
+        gradient = insertion.values.requires_grad
+        score = partial(full, self.backbone, prompts)
+        if self.way != "full":
+            score = partial(WAYS[self.way], self.backbone, self.prefixes.get(prompts))
+        before = self.backbone.token_forwards
+        with torch.enable_grad() if gradient else torch.inference_mode():
+            scores = score(answers, insertion, when)
+        if gradient:  # its backward, which costs twice the forward
+            self.backbone.token_forwards += 2 * (self.backbone.token_forwards - before)
+        return scores
 
 
+@torch.inference_mode()
 def fastest_way(backbone: Backbone, prompts: Sequence[Prompt], answers: Sequence[Tensor]) -> str:
     """The first way that runs on this model and agrees with full forwards on two random insertions a prompt."""
     probe = _probe(backbone)
@@ -82,21 +91,20 @@ def _probe(backbone: Backbone) -> Insertion:
     """Two random candidates at one head a layer: the others go on reading the prompt, so that its mask matters."""
     heads = backbone.heads
     layers = torch.arange(heads.n_layers)
-    vectors = torch.randn(1, 2, len(layers), heads.head_dim, generator=torch.Generator().manual_seed(0))
-    return Insertion(torch.stack([layers, layers % heads.n_heads], 1), vectors)
+    vectors = torch.randn(1, 2, len(layers), heads.dim, generator=torch.Generator().manual_seed(0))
+    return Insertion(torch.stack([layers, layers % (heads.n_heads or 1)], 1), vectors)
 
 
-@torch.inference_mode()
 def tree(
     backbone: Backbone, prefixes: Sequence[Prefix], answers: Sequence[Tensor], insertion: Insertion, when: str
 ) -> Tensor:
     """Score as branches of one sequence a query; see `Scorer.score`."""
-    s, n = insertion.vectors.shape[1], max(map(len, answers))
+    s, n = insertion.values.shape[1], max(map(len, answers))
     targets = _targets(answers, n)
     edited = 1 if when == "prompt" else n
     tokens = (torch.arange(s)[:, None] * n + torch.arange(edited)).flatten().to(backbone.device)
     branch, positions = tree_inputs(backbone, prefixes, answers, s)
-    with inserted(backbone.heads, _repeat(insertion, edited), lambda: tokens.expand(len(prefixes), -1)):
+    with inserted(backbone.site(insertion.site), _repeat(insertion, edited), lambda: tokens.expand(len(prefixes), -1)):
         logits = _logits(backbone, (targets >= 0).repeat(1, s), branch, positions, join(prefixes))
     return _spread(logits, targets[:, None].expand(-1, s, -1))
 
@@ -111,12 +119,11 @@ def tree_inputs(
     return {"input_ids": ids, "attention_mask": _tree_masks(backbone, prefixes, s, n)}, positions
 
 
-@torch.inference_mode()
 def repeat(
     backbone: Backbone, prefixes: Sequence[Prefix], answers: Sequence[Tensor], insertion: Insertion, when: str
 ) -> Tensor:
     """Score as rows of one batch, each with its copy of the prefix; see `Scorer.score`."""
-    s, n, device = insertion.vectors.shape[1], max(map(len, answers)), backbone.device
+    s, n, device = insertion.values.shape[1], max(map(len, answers)), backbone.device
     targets = _targets(answers, n)
     wanted = targets[:, None].expand(-1, s, -1)
     longest = max(map(len, prefixes))
@@ -126,7 +133,7 @@ def repeat(
     branch = {"input_ids": rows(_branch(prefixes, targets)), "attention_mask": rows(real.long())}
     positions = backbone.family.branch_positions(rows(_positions(prefixes, n, device)))
     tokens = torch.arange(1 if when == "prompt" else n, device=device).expand(len(prefixes) * s, -1)
-    with inserted(backbone.heads, _as_rows(insertion, len(prefixes)), lambda: tokens):
+    with inserted(backbone.site(insertion.site), _as_rows(insertion, len(prefixes)), lambda: tokens):
         logits = _logits(backbone, (wanted >= 0).flatten(0, 1), branch, positions, join(prefixes, s))
     return _spread(logits, wanted)
 
@@ -134,12 +141,11 @@ def repeat(
 WAYS: dict[str, Way] = {"tree": tree, "repeat": repeat}
 
 
-@torch.inference_mode()
 def full(
     backbone: Backbone, prompts: Sequence[Prompt], answers: Sequence[Tensor], insertion: Insertion, when: str
 ) -> Tensor:
     """Score by whole forwards of prompt and answer, S rows a query; see `Scorer.score`."""
-    s, n = insertion.vectors.shape[1], max(map(len, answers))
+    s, n = insertion.values.shape[1], max(map(len, answers))
     targets = _targets(answers, n)
     scores = torch.zeros(len(prompts), s, n, device=backbone.device)
     for q, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
@@ -147,7 +153,7 @@ def full(
         last = batch["input_ids"].shape[1] - len(answer)
         tokens = last + torch.arange(1 if when == "prompt" else len(answer), device=backbone.device).expand(s, -1)
         part = _as_rows(insertion.at_query(q), 1)
-        with inserted(backbone.heads, part, lambda tokens=tokens: tokens):  # type: ignore[misc]
+        with inserted(backbone.site(insertion.site), part, lambda tokens=tokens: tokens):  # type: ignore[misc]
             logits = backbone.forward(batch, position_ids=backbone.family.positions(batch), use_cache=False).logits
         wanted = targets[q, : len(answer)].expand(s, -1)
         scores[q, :, : len(answer)] = _spread(logits[:, last:].flatten(0, 1), wanted)

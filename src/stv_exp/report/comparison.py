@@ -163,24 +163,20 @@ def _pictures(runs: pd.DataFrame, outputs: Path, folder: Path) -> list[str]:
                 histories[label].append({str(k): v.tolist() for k, v in pd.read_csv(path).items()})
     if histories:
         figures["rewards.png"] = reward_curves(histories)
-    if (figure := _first_scan(runs, outputs)) is not None:
+    if (figure := _first_map(runs, outputs)) is not None:
         figures["sensitivity.png"] = figure
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=130)
     return list(figures)
 
 
-def _first_scan(runs: pd.DataFrame, outputs: Path) -> Figure | None:
-    """The sensitivity map of the first run that chose its locations by sensitivity."""
-    from stv_exp.stages.scan import Scan
+def _first_map(runs: pd.DataFrame, outputs: Path) -> Figure | None:
+    """What the locations of the first run that ranked them were ranked by."""
+    from stv_exp.artefacts.bank import Bank
 
-    for run in runs.sort_values(["task", "seed"])["folder"]:
-        manifest = read_json(Path(run, "manifest.json")) or {}
-        bank = manifest["settings"].get("bank", {})
-        path = outputs / "stages" / f"scan-{manifest['inputs'].get('scan')}" / "artefact.safetensors"
-        if bank.get("where") == "sensitivity" and path.is_file():
-            found = Scan.load(path)
-            kind, k, task = bank["sensitivity"], bank["k"], manifest["settings"]["dataset"]["task"]
-            title = f"{kind} sensitivity, {task}; squares: top {k}"
-            return sensitivity_map(found.sensitivity(kind), found.top_locations(kind, k), title)
+    for _, run in runs.sort_values(["task", "seed"]).iterrows():
+        manifest = read_json(Path(run["folder"], "manifest.json")) or {}
+        path = outputs / "stages" / f"bank-{manifest['inputs'].get('bank')}" / "artefact.safetensors"
+        if path.is_file() and (bank := Bank.load(path)).scores is not None:
+            return sensitivity_map(bank, f"{run['label']}, {run['task']}; squares: its {len(bank.locations)} locations")
     return None

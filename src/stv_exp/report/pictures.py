@@ -7,17 +7,20 @@ from statistics import fmean, stdev
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor
+
+from stv_exp.artefacts.bank import Bank
 
 
-def sensitivity_map(sensitivity: Tensor, locations: Tensor | None = None, title: str = "") -> Figure:
-    """Heat map of `[L, H]`, with the chosen locations `[K, 2]` marked."""
-    figure = _figure(0.42 * sensitivity.shape[1] + 2.2, 0.42 * sensitivity.shape[0] + 1.3)
+def sensitivity_map(bank: Bank, title: str = "") -> Figure:
+    """Heat map of what a bank's locations were ranked by (`[L, H]`, or `[L]` as one column), with them marked."""
+    assert bank.scores is not None
+    scores = bank.scores.float().reshape(len(bank.scores), -1)
+    figure = _figure(0.42 * scores.shape[1] + 2.2, 0.42 * scores.shape[0] + 1.3)
     axes = figure.add_subplot()
-    shown = axes.imshow(sensitivity.numpy(), cmap="viridis")
+    shown = axes.imshow(scores.numpy(), cmap="viridis")
     figure.colorbar(shown, label="sensitivity")
-    if locations is not None and len(locations):
-        axes.scatter(locations[:, 1], locations[:, 0], marker="s", s=60, facecolors="none", edgecolors="white")
+    layers, columns = bank.locations[:, 0], bank.locations[:, -1] if scores.shape[1] > 1 else 0 * bank.locations[:, 0]
+    axes.scatter(columns, layers, marker="s", s=60, facecolors="none", edgecolors="white")
     axes.set(xlabel="head", ylabel="layer", title=title)
     return figure
 

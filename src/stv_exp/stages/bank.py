@@ -1,87 +1,37 @@
-"""Activation bank (STV, step 2): the candidates at each location are k-means centroids of its activations."""
+"""Activation bank (STV, step 2): locations, and the candidates at each of them."""
 
 from __future__ import annotations
 
-import logging
-import random
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 from torch import Tensor
 
-from stv_exp.artefact import Artefact
+from stv_exp.artefacts.bank import Bank
+from stv_exp.artefacts.scan import Scan
 from stv_exp.config import Config
-from stv_exp.errors import StvError
-from stv_exp.stages.scan import Scan
+from stv_exp.methods.choice import Grid, What
+from stv_exp.methods.guard import checked_candidates, checked_locations
+from stv_exp.methods.method import Method
+from stv_exp.stages.trainer import Stage, predict
 
-logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which instruction set it tried is no news
 
+class ActivationBank(Stage):
+    """Makes the candidates of a batch of locations from their activations."""
 
-@dataclass(frozen=True, eq=False)
-class Bank(Artefact):
-    """Locations `[K, 2]`, their candidates `[K, M, D]` and how many activations each candidate stands for `[K, M]`."""
+    def __init__(self, what: What) -> None:
+        super().__init__()
+        self.what = what
 
-    locations: Tensor
-    centroids: Tensor
-    sizes: Tensor
+    def predict_step(self, batch: list[Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
+        return checked_candidates(self.what, torch.stack(batch))
 
 
 def build_bank(scan: Scan, config: Config) -> Bank:
-    """Choose locations and cluster their activations as `config.method` says."""
-    locations = choose_locations(scan, config)
+    """The locations and candidates of `config.method`; raises `StvError` where a choice returns something else."""
+    method = Method.of(config)
+    method.check_grid(Grid(config.model.name, scan.site, scan.grid[0], scan.grid[1] if len(scan.grid) > 1 else None))
+    locations = checked_locations(method.where, scan)
     source = scan.deltas if config.insertion.mode == "add" else scan.with_demonstrations
-    activations = source[:, locations[:, 0], locations[:, 1]].transpose(0, 1).float()  # [K, T, D]
-    # The mean needs no clustering, and is exactly what one cluster gives.
-    if config.method.what == "mean":
-        sizes = torch.full((len(locations), 1), activations.shape[1])
-        return Bank(locations, activations.mean(1, keepdim=True), sizes)
-    return Bank(locations, *cluster(activations, config.method.m, config.seed))
-
-
-def choose_locations(scan: Scan, config: Config) -> Tensor:
-    """Locations `[K, 2]` by `method.where`; raises `StvError` where K exceeds the head count."""
-    method = config.method
-    n_layers, n_heads = scan.alone.shape[1:3]
-    everywhere = torch.cartesian_prod(torch.arange(n_layers), torch.arange(n_heads))
-    if method.where in ("all", "learned"):
-        return everywhere
-    check_k(config, n_layers, n_heads)
-    if method.where == "random":
-        return everywhere[sorted(random.Random(f"{config.seed}/where").sample(range(len(everywhere)), method.k))]
-    return scan.top_locations(method.sensitivity, method.k)
-
-
-def check_k(config: Config, n_layers: int, n_heads: int) -> None:
-    """Raise `StvError` where the method needs more locations than there are heads."""
-    k, total = config.method.k, n_layers * n_heads
-    if config.method.where in ("sensitivity", "random") and not 1 <= k <= total:
-        raise StvError(
-            f"method.k={k} is not within the {total} heads of {config.model.name} "
-            f"({n_layers} layers x {n_heads} heads); choose 1 to {total}."
-        )
-
-
-def cluster(activations: Tensor, m: int, seed: int) -> tuple[Tensor, Tensor]:
-    """FAISS k-means at each location: `[K, T, D]` to centroids `[K, M, D]` and cluster sizes `[K, M]`."""
-    if m > activations.shape[1]:
-        raise StvError(
-            f"method.m={m} candidates cannot be made of {activations.shape[1]} activations a location; "
-            "lower method.m or raise scan.pairs."
-        )
-    centroids, sizes = zip(*(_kmeans(a, m, seed) for a in activations), strict=True)
-    return torch.stack(centroids), torch.stack(sizes)
-
-
-def _kmeans(activations: Tensor, m: int, seed: int) -> tuple[Tensor, Tensor]:
-    import faiss
-
-    # Sums in one order give one result; and on macOS faiss's and torch's OpenMP crash together on more.
-    faiss.omp_set_num_threads(1)
-    data = activations.contiguous().numpy()
-    # Few activations a candidate is the method's normal case, not a mistake worth faiss's warning.
-    kmeans = faiss.Kmeans(data.shape[1], m, niter=25, seed=seed, min_points_per_centroid=1)
-    kmeans.train(data)
-    _, nearest = kmeans.index.search(data, 1)
-    centroids = torch.from_numpy(np.array(kmeans.centroids))
-    return centroids, torch.bincount(torch.from_numpy(nearest[:, 0]), minlength=m)
+    activations = source[(slice(None), *locations.unbind(1))].transpose(0, 1).float()  # [K, T, D]
+    parts = predict(ActivationBank(method.what), list(activations), config.trainer)
+    centroids, sizes = (torch.cat(found) for found in zip(*parts, strict=True))
+    return Bank(locations, centroids, sizes, scan.site, method.where.scores(scan))

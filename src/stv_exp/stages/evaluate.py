@@ -12,11 +12,11 @@ from torch import Tensor
 from stv_exp.config import Config
 from stv_exp.data.demonstrations import DemonstrationSampler
 from stv_exp.data.prompts import Prompt, longest_first, make_prompt
-from stv_exp.data.task import Task
+from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 from stv_exp.metrics import Metric, letter_of, metric
 from stv_exp.models.backbone import Backbone
-from stv_exp.models.heads import Insertion
+from stv_exp.models.edits import Insertion
 from stv_exp.models.scoring import Scorer
 from stv_exp.stages.features import demonstration_features
 from stv_exp.stages.trainer import Stage, predict
@@ -49,8 +49,8 @@ class Evaluation(Stage):
         self.config = config
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[str]:
-        limit, when = self.config.dataset.max_new_tokens, self.config.insertion.when
-        return self.backbone.generate(self.backbone.encode(batch, room=limit), limit, self.vector, when)
+        limit = self.config.dataset.max_new_tokens
+        return self.backbone.generate(self.backbone.encode(batch, room=limit), limit, self.vector)
 
 
 class Classification(Stage):
@@ -78,24 +78,29 @@ class Classification(Stage):
         return scores[:, 0].sum(-1) / torch.tensor([len(a) for a in answers], device=scores.device)
 
 
-def evaluate(backbone: Backbone, task: Task, vector: TaskVector | None, config: Config) -> list[Prediction]:
-    """Answer every eval query behind `method.shots` demonstrations (none where a task vector stands for them)."""
+def evaluate(
+    backbone: Backbone, task: Task, vector: TaskVector | None, config: Config, split: str = "eval"
+) -> list[Prediction]:
+    """Answer every query of a split (eval or validation) behind `method.shots` demonstrations from the support."""
     score = metric(config.dataset.metric)
-    _check_answers(task, score)
+    queries = task.validation if split == "validation" else task.evaluation
+    _check_answers(task, queries, score)
     module = _module(backbone, task, vector, config)
-    prompts = _prompts(backbone, task, config)
+    prompts = _prompts(backbone, task, queries, config, split)
     order = longest_first(prompts)
     parts = predict(module, [prompts[i] for i in order], config.trainer)
     texts = dict(zip(order, chain.from_iterable(parts), strict=True))
     return [_judge(prompt, texts[i], score) for i, prompt in enumerate(prompts)]
 
 
-def _prompts(backbone: Backbone, task: Task, config: Config) -> list[Prompt]:
-    """The eval queries behind their demonstrations; without any, nothing is compared."""
+def _prompts(
+    backbone: Backbone, task: Task, queries: Sequence[Example], config: Config, split: str
+) -> list[Prompt]:
+    """Queries behind their demonstrations; without any, nothing is compared."""
     shots, choice = config.method.shots, config.demonstrations.choice
-    features = demonstration_features(backbone, task, config, task.evaluation) if shots else {}
+    features = demonstration_features(backbone, task, config, queries) if shots else {}
     sampler = DemonstrationSampler(task, config.seed, config.dataset.label_noise, choice, features)
-    return [make_prompt(config.dataset.template, q, sampler.draw(q, shots, "eval")) for q in task.evaluation]
+    return [make_prompt(config.dataset.template, q, sampler.draw(q, shots, split)) for q in queries]
 
 
 def accuracy(predictions: list[Prediction]) -> float:
@@ -122,9 +127,9 @@ def _module(backbone: Backbone, task: Task, vector: TaskVector | None, config: C
     return Classification(backbone, vector, config, task.labels)
 
 
-def _check_answers(task: Task, score: Metric) -> None:
+def _check_answers(task: Task, queries: Sequence[Example], score: Metric) -> None:
     """Refuse answers that the metric cannot score before hours of generating."""
-    for query in task.evaluation:
+    for query in queries:
         try:
             score("", query.answers)
         except StvError as error:
@@ -134,10 +139,9 @@ def _check_answers(task: Task, score: Metric) -> None:
 def _insertion(backbone: Backbone, vector: TaskVector | None) -> Insertion:
     """What a task vector writes, as one candidate `[1, 1, K, D]`; nothing without one."""
     if vector is None:
-        none = torch.zeros(1, 1, 0, backbone.heads.head_dim)
-        return Insertion(torch.zeros(0, 2, dtype=torch.long), none)
-    vector.check(backbone.heads)
-    return Insertion(vector.locations, vector.vectors[None, None], mode=vector.mode)
+        return Insertion(torch.zeros(0, 2, dtype=torch.long), torch.zeros(1, 1, 0, backbone.heads.dim))
+    vector.check(backbone.site(vector.site))
+    return vector.edit.insertion(vector.locations, vector.vectors[None, None], site=vector.site)
 
 
 def _judge(prompt: Prompt, text: str, score: Metric) -> Prediction:

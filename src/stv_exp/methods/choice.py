@@ -1,0 +1,126 @@
+"""What a choice says about itself. Torch is imported where the work is done, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from stv_exp.config import Config, setting
+from stv_exp.errors import StvError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stv_exp.artefacts.bank import Bank
+    from stv_exp.artefacts.scan import Scan
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The locations that a model has at a site: L layers of H heads, or L layers (`n_heads` None)."""
+
+    model: str
+    site: str
+    n_layers: int
+    n_heads: int | None
+
+    def __len__(self) -> int:
+        return self.n_layers * (self.n_heads or 1)
+
+    def __str__(self) -> str:
+        if self.n_heads is None:
+            return f"{len(self)} layers of {self.model} at the site {self.site}"
+        return f"{len(self)} heads of {self.model} ({self.n_layers} layers x {self.n_heads} heads)"
+
+
+class Choice:
+    """One of the three choices of a method, made under the settings of a job.
+
+    `reads` are the settings (dotted keys) that its result depends on: signatures follow from them, and a setting that
+    no choice of a method reads is refused. `location_search` are the stages that have to run before the locations are
+    known. The first line of the docstring is what `--help` says.
+    """
+
+    kind: ClassVar[str]
+    name: ClassVar[str]
+    reads: ClassVar[tuple[str, ...]] = ()
+    location_search: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that it reads, by their dotted keys."""
+        return {key: setting(self.config, key) for key in self.reads}
+
+    def needs(self, where: Where, what: What, how: How) -> str | None:
+        """Which other choices it needs where it does not go with these, as in "what=mean"."""
+        return None
+
+    def check(self) -> None:
+        """Raise `StvError` for settings that cannot work, before anything is loaded."""
+
+    def check_grid(self, grid: Grid) -> None:
+        """Raise `StvError` for settings that do not fit a model, before its weights are loaded."""
+
+
+class Where(Choice):
+    """Maps a scan to locations."""
+
+    kind = "where"
+    inserts: ClassVar[bool] = True  # else the method is prompting alone
+
+    def locations(self, scan: Scan) -> Tensor:
+        """Different locations `[K, 2]` (layer, head), or `[K, 1]` at sites without heads."""
+        raise NotImplementedError
+
+    def scores(self, scan: Scan) -> Tensor | None:
+        """What locations are ranked by, one number a location of the scan's grid; None where by nothing."""
+        return None
+
+
+class What(Choice):
+    """Maps the activations at the locations to candidates."""
+
+    kind = "what"
+    many: ClassVar[bool] = True  # whether a location may have more than one
+
+    def candidates(self, activations: Tensor) -> tuple[Tensor, Tensor]:
+        """Candidates `[K, M, D]` and how many activations each stands for `[K, M]`, of activations `[K, T, D]`.
+
+        Each location's candidates depend on its own activations only: the bank is built in batches of locations.
+        """
+        raise NotImplementedError
+
+
+class How(Choice):
+    """Picks one candidate a location, or none; without asking the model, unless it is a `Search`."""
+
+    kind = "how"
+
+    @property
+    def may_decline(self) -> bool:
+        """Whether choice M, "leave this location alone", is allowed."""
+        return False
+
+    def choose(self, bank: Bank) -> Tensor:
+        """One choice a location `[K]`: the index of a candidate, or M to leave the location alone."""
+        raise NotImplementedError
+
+
+def check_k(config: Config, grid: Grid) -> None:
+    """Raise `StvError` where `method.k` locations cannot be had of a grid."""
+    if not 1 <= config.method.k <= len(grid):
+        raise StvError(f"method.k={config.method.k} is not within the {grid}; choose 1 to {len(grid)}.")
+
+
+def check_m(config: Config) -> None:
+    """Raise `StvError` where `method.m` candidates cannot be had of the scan's activations."""
+    m, pairs = config.method.m, config.scan.pairs
+    if m < 1:
+        raise StvError(f"method.m={m} leaves nothing to work on; it must be at least 1.")
+    if m > pairs:
+        raise StvError(
+            f"method.m={m} candidates cannot be made of scan.pairs={pairs} activations a location; "
+            "lower method.m or raise scan.pairs."
+        )

@@ -1,0 +1,1 @@
+"""How one candidate a location is chosen, one choice a file."""

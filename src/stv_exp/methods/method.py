@@ -1,0 +1,105 @@
+"""A method: its three choices under a job's settings, and everything that follows from what they declare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from stv_exp.config import Config, setting
+from stv_exp.errors import StvError
+from stv_exp.methods.choice import Choice, Grid, How, What, Where
+from stv_exp.methods.registry import KINDS, find, source
+
+SCAN = ("scan.pairs", "scan.shots", "method.site", "demonstrations.choice")
+INSERTION = ("insertion.mode", "insertion.weight", "insertion.norm_preserving")
+_OWN = ("method", "demonstrations", "scan", "bank", "policy", "insertion")  # sections that belong to methods
+_NAMES = ("method.name", *(f"method.{kind}" for kind in KINDS))
+_FREE = ("policy.cache_bytes",)  # changes no result, so no signature
+
+
+@dataclass(frozen=True)
+class Method:
+    """`where`, `what` and `how` of a job."""
+
+    config: Config
+    where: Where
+    what: What
+    how: How
+
+    @classmethod
+    def of(cls, config: Config) -> Method:
+        """The method that `config.method` names; raises `StvError` for a choice that is unknown."""
+        made: dict[str, Any] = {kind: find(kind, getattr(config.method, kind))(config) for kind in KINDS}
+        return cls(config, **made)
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        return (self.where, self.what, self.how)
+
+    @property
+    def inserts(self) -> bool:
+        """Whether there is a vector to find; else the method is prompting alone."""
+        return self.where.inserts
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """Every setting of the methods' sections that this method reads."""
+        keys = {*_NAMES, *self.prompting(), *(key for choice in self.choices for key in choice.reads)}
+        if self.inserts:
+            keys |= {*SCAN, *INSERTION, "insertion.when"}
+        return frozenset(keys)
+
+    @property
+    def signed(self) -> frozenset[str]:
+        """Those of `reads` that may change the result."""
+        return self.reads - {*_FREE}
+
+    def prompting(self) -> tuple[str, ...]:
+        """The settings of the evaluation's prompts."""
+        return ("method.shots", "demonstrations.choice") if self.config.method.shots else ("method.shots",)
+
+    @property
+    def location_search(self) -> tuple[str, ...]:
+        """Stages that have to run before the locations are known; none where nothing looks for them."""
+        return self.where.location_search or self.how.location_search
+
+    def check(self) -> None:
+        """Raise `StvError` for choices that do not go together and for settings that cannot work."""
+        for choice in self.choices:
+            if need := choice.needs(self.where, self.what, self.how):
+                names = [f"{kind}={getattr(self.config.method, kind)}" for kind in KINDS if kind != "where"]
+                raise StvError(
+                    f"method.where={self.config.method.where} does not go with {', '.join(names)}; use {need}."
+                )
+        for choice in self.choices:
+            choice.check()
+
+    def check_given(self, keys: Iterable[str]) -> None:
+        """Raise `StvError` for a setting that was given by hand and that this method does not read."""
+        for key in keys:
+            if key.split(".")[0] in _OWN and "." in key and key not in self.reads:
+                raise StvError(
+                    f"{key} is not read by method={self.config.method.name}; leave it out, or choose a method that "
+                    f"reads it. This one reads {', '.join(sorted(self.reads - {*_NAMES}))}."
+                )
+
+    def check_grid(self, grid: Grid) -> None:
+        """Raise `StvError` for settings that do not fit a model."""
+        for choice in self.choices:
+            choice.check_grid(grid)
+
+    def bank_settings(self) -> dict[str, Any]:
+        """What the bank depends on beside its scan."""
+        return {**self._signed(self.where), **self._signed(self.what), "mode": self.config.insertion.mode}
+
+    def search_settings(self) -> dict[str, Any]:
+        """What the search depends on beside its bank."""
+        edit = {key: setting(self.config, key) for key in INSERTION}
+        return {**self._signed(self.how), **edit}
+
+    def _signed(self, choice: Choice) -> dict[str, Any]:
+        settings = {key: value for key, value in choice.settings().items() if key not in _FREE}
+        named: dict[str, Any] = {choice.kind: choice.name, **settings}
+        return named | ({"source": code} if (code := source(type(choice))) else {})

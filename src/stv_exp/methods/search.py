@@ -1,0 +1,91 @@
+"""What a search is: a `How` that asks the model, and what it is handed to ask it with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from stv_exp.errors import StvError
+from stv_exp.methods.choice import How
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
+
+    from stv_exp.artefacts.bank import Bank
+    from stv_exp.data.task import Example
+
+_BASE = ("policy.steps", "policy.queries", "policy.budget", "policy.reward", "policy.cache_bytes", "insertion.when")
+
+
+class Problem(Protocol):
+    """A search in progress: its state, and the model's answers to what is tried on zero-shot support queries.
+
+    `logits` are the search's own (see `Search.start`); this is `step` of `steps`, from 0; `history` holds the curves.
+    """
+
+    bank: Bank
+    logits: nn.Parameter
+    generator: Generator
+    support: Sequence[Example]
+    step: int
+    steps: int
+    history: Mapping[str, list[float]]
+
+    def rewards(self, queries: Sequence[Example], choices: Tensor) -> Tensor:
+        """Mean log-likelihood of the answer tokens `[Q, S]` under choices `[Q or 1, S, K]`, without a gradient."""
+        ...
+
+    def mixed_rewards(self, queries: Sequence[Example], shares: Tensor) -> Tensor:
+        """The same `[Q, S]` with every candidate (and the location's own activation, last) entering by its share.
+
+        `shares [Q or 1, S, K, M (+ 1)]`; differentiable in them.
+        """
+        ...
+
+    def record(self, **values: float) -> None:
+        """Keep the curves' values of this step."""
+        ...
+
+
+class Search(How):
+    """A search over choices, one a location, by their reward on support queries. Its state is `logits`.
+
+    Its budget is `policy.steps` steps, or as many as `policy.budget` token-forwards of candidates pay for.
+    """
+
+    reads = _BASE
+    differentiates: ClassVar[bool] = False  # a step runs backward too, which costs two forwards more
+
+    @property
+    def may_decline(self) -> bool:
+        return self.config.bank.identity
+
+    def start(self, bank: Bank) -> Tensor:
+        """The logits of the uninformed search."""
+        raise NotImplementedError
+
+    def step(self, problem: Problem, queries: Sequence[Example]) -> Tensor | None:
+        """One step: a loss whose gradient updates the logits (Adam), or None where it has updated them itself."""
+        raise NotImplementedError
+
+    def decide(self, problem: Problem) -> Tensor:
+        """The choice at each location `[K]` once the search is over."""
+        return problem.logits.detach().argmax(-1)
+
+    def step_evaluations(self) -> int:
+        """Candidate evaluations of a step."""
+        return self.config.policy.queries * self.config.policy.samples
+
+    def final_evaluations(self, n_support: int) -> int:
+        """Candidate evaluations of `decide`."""
+        return 0
+
+    def check(self) -> None:
+        policy = self.config.policy
+        for key in ("steps", "queries"):
+            if (value := getattr(policy, key)) < 1:
+                raise StvError(f"policy.{key}={value} leaves nothing to work on; it must be at least 1.")
+        if "policy.samples" in self.reads and policy.samples < 2:
+            raise StvError(
+                f"policy.samples={policy.samples} leaves nothing to compare; it must be at least 2."
+            )

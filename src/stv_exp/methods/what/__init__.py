@@ -1,0 +1,1 @@
+"""What the candidates at each location are, one choice a file."""

@@ -1,0 +1,1 @@
+"""Where to insert, one choice a file."""

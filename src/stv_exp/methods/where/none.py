@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from stv_exp.methods.choice import How, What, Where
+from stv_exp.methods.registry import register
+
+
+@register("none")
+class Nowhere(Where):
+    """Nowhere: prompting alone, with `method.shots` demonstrations."""
+
+    inserts = False
+
+    def needs(self, where: Where, what: What, how: How) -> str | None:
+        if (what.name, how.name) == ("none", "none"):
+            return None
+        return "what=none and how=none: there is nowhere to insert"

@@ -1,0 +1,191 @@
+"""The search (STV, step 3): one candidate a location, by the reward of zero-shot support queries."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch.loggers import Logger
+from torch import Generator, Tensor, nn
+from torch.utils.data import DataLoader, RandomSampler
+
+from stv_exp.artefacts.bank import Bank
+from stv_exp.artefacts.chosen import Chosen
+from stv_exp.config import Config
+from stv_exp.data.prompts import Prompt, make_prompt
+from stv_exp.data.task import Example, Task
+from stv_exp.errors import StvError
+from stv_exp.methods.choice import How
+from stv_exp.methods.guard import blamed, checked_choices
+from stv_exp.methods.method import Method
+from stv_exp.methods.search import Search
+from stv_exp.models.backbone import Backbone
+from stv_exp.models.edits import Edit, Insertion
+from stv_exp.models.scoring import Scorer
+from stv_exp.stages.trainer import Items, Stage, make_trainer
+
+
+def choose(backbone: Backbone, task: Task, bank: Bank, config: Config, logger: Logger | None = None) -> Chosen:
+    """Pick one candidate a location by `method.how`, with a search where it is one."""
+    how = Method.of(config).how
+    if isinstance(how, Search):
+        return search(backbone, task, bank, how, config, logger)
+    with blamed(how):
+        choices = how.choose(bank)
+    return _chosen(bank, checked_choices(how, bank, choices), {}, 0, "")
+
+
+def search(
+    backbone: Backbone, task: Task, bank: Bank, how: Search, config: Config, logger: Logger | None = None
+) -> Chosen:
+    """Search under the budget of `config.policy`; what the final decision costs is paid from it."""
+    if config.policy.queries > len(task.support):
+        raise StvError(
+            f"policy.queries={config.policy.queries} exceeds the {len(task.support)} support examples of {task.name}; "
+            "lower it or raise dataset.support."
+        )
+    module = CandidateSearch(backbone, task, bank, how, config)
+    module.prepare()
+    fit(module, logger)
+    with blamed(how), torch.no_grad():
+        choices = how.decide(module)
+    evaluations = module.steps * how.step_evaluations() + how.final_evaluations(len(task.support))
+    return _chosen(bank, checked_choices(how, bank, choices), dict(module.history), evaluations, module.scorer.way)
+
+
+def fit(module: CandidateSearch, logger: Logger | None = None) -> None:
+    """Run all steps of a search, each on its queries."""
+    loader: DataLoader[list[Example]] = DataLoader(Items(module.queries()), batch_size=None)
+    make_trainer(module.config.trainer, inference=False, logger=logger, max_epochs=1).fit(module, loader)
+
+
+class CandidateSearch(Stage):
+    """Runs a `Search` step by step: the `Problem` that it is handed."""
+
+    def __init__(self, backbone: Backbone, task: Task, bank: Bank, how: Search, config: Config) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # some searches have no loss
+        self.bank = bank
+        self.how = how
+        self.config = config
+        self.support = task.support
+        self.scorer = Scorer(backbone, config.policy.cache_bytes)
+        self.edit = Edit(config.insertion.mode, config.insertion.weight, config.insertion.norm_preserving)
+        self.logits = nn.Parameter(how.start(bank))
+        self.generator = Generator().manual_seed(config.seed)
+        self.history: defaultdict[str, list[float]] = defaultdict(list)
+        self.step = 0
+        self._answers: dict[str, Tensor] = {}
+        self.steps = self._affordable()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam([self.logits], lr=self.config.policy.lr)
+
+    def training_step(self, queries: list[Example], batch_idx: int) -> None:
+        with blamed(self.how):
+            loss = self.how.step(self, queries)
+        if loss is not None:
+            optimizer: torch.optim.Optimizer = self.optimizers()  # type: ignore[assignment]
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+        self.step += 1
+
+    def rewards(self, queries: Sequence[Example], choices: Tensor) -> Tensor:
+        """Reward `[Q, S]` of choices `[Q or 1, S, K]`: mean log-likelihood of the first or of all answer tokens."""
+        return self._rewards(queries, insertion(self.bank, choices, self.edit)).clone()
+
+    def mixed_rewards(self, queries: Sequence[Example], shares: Tensor) -> Tensor:
+        """Reward `[Q, S]`, differentiable in `shares [Q or 1, S, K, M (+ 1)]`: each candidate enters by its share."""
+        return self._rewards(queries, mixture(self.bank, shares, self.edit))
+
+    def record(self, **values: float) -> None:
+        """Keep the curves' values of this step."""
+        for name, value in values.items():
+            self.history[name].append(value)
+        self.log_dict(values, prog_bar=True, batch_size=1)
+
+    def queries(self) -> list[list[Example]]:
+        """The queries of each step: epochs of a shuffled support split, so that each is asked before any again."""
+        order = RandomSampler(self.support, generator=Generator().manual_seed(self.config.seed))
+        n, batches = self.config.policy.queries, list[list[Example]]()
+        while len(batches) < self.steps:
+            epoch = [self.support[i] for i in order]
+            batches += [epoch[i : i + n] for i in range(0, len(epoch) - n + 1, n)]
+        return batches[: self.steps]
+
+    def prepare(self) -> None:
+        """Settle how candidates are scored; where every query will be asked, compute all prefixes in batches."""
+        prompts = sorted((self._prompt(q) for q in self.support), key=lambda p: len(p.text))
+        ends = [prompts[0], prompts[-1]]
+        self.scorer.choose(ends, [self._answer(p) for p in ends])
+        if self.steps * self.config.policy.queries >= len(self.support):
+            self.scorer.warm(prompts, self.config.trainer.batch_size)
+
+    def _affordable(self) -> int:
+        """Steps within the budget, beside the final decision; raises `StvError` where there is none."""
+        policy, each = self.config.policy, self.how.step_evaluations()
+        final = self.how.final_evaluations(len(self.support))
+        if policy.budget:
+            tokens = sum(len(self._answer(self._prompt(q))) for q in self.support) / len(self.support)
+            steps = int((policy.budget / tokens - final) / (each * (3 if self.how.differentiates else 1)))
+        else:
+            steps = policy.steps - -(-final // each)
+        if steps < 1:
+            raise StvError(
+                f"policy.steps={policy.steps} (or policy.budget) x {each} evaluations leave none after the final "
+                f"selection's {final}; raise policy.steps or lower policy.selection_draws."
+            )
+        return steps
+
+    def _rewards(self, queries: Sequence[Example], chosen: Insertion) -> Tensor:
+        prompts = [self._prompt(q) for q in queries]
+        answers = [self._answer(prompt) for prompt in prompts]
+        if self.config.policy.reward == "first":
+            answers = [a[:1] for a in answers]
+        lengths = torch.tensor([len(a) for a in answers], device=self.scorer.backbone.device)
+        total = self.scorer.score(prompts, answers, chosen, self.config.insertion.when).sum(-1)
+        rewards = (total / lengths[:, None]).cpu()
+        if not torch.isfinite(rewards).all():
+            raise StvError(
+                f"The reward on query {queries[0].id} is NaN or infinite; check the weights or use model.dtype=float32."
+            )
+        return rewards
+
+    def _prompt(self, query: Example) -> Prompt:
+        """The query alone, as it is asked once the vector stands for the demonstrations."""
+        return make_prompt(self.config.dataset.template, query)
+
+    def _answer(self, prompt: Prompt) -> Tensor:
+        query = prompt.query
+        if query.id not in self._answers:
+            encode = self.scorer.backbone.encode_answer
+            self._answers[query.id] = encode(prompt, self.config.dataset.template)
+        return self._answers[query.id]
+
+
+def insertion(bank: Bank, choices: Tensor, edit: Edit) -> Insertion:
+    """The insertion that choices `[..., K]` stand for; M leaves a location alone."""
+    m = bank.centroids.shape[1]
+    vectors = bank.centroids[torch.arange(choices.shape[-1]), choices.clamp(max=m - 1)]
+    active = choices < m
+    return edit.insertion(bank.locations, vectors, None if active.all() else active, bank.site)
+
+
+def mixture(bank: Bank, shares: Tensor, edit: Edit) -> Insertion:
+    """Every candidate by its share `[..., K, M (+ 1)]`; what is left of 1 is the location's own activation."""
+    m = bank.centroids.shape[1]
+    values, keep = edit.applied(bank.centroids)  # [K, M, D], [K, M]
+    mixed = torch.einsum("...km,kmd->...kd", shares[..., :m], values)
+    kept = shares[..., m:].sum(-1)
+    if keep is not None:
+        kept = kept + (shares[..., :m] * keep).sum(-1)
+    return Insertion(bank.locations, mixed, kept, bank.site, edit.norm_preserving)
+
+
+def _chosen(bank: Bank, choices: Tensor, history: dict[str, list[float]], evaluations: int, scoring: str) -> Chosen:
+    m = bank.centroids.shape[1]
+    kept = choices < m
+    vectors = bank.centroids[kept, choices[kept]]
+    return Chosen(choices, bank.locations[kept], vectors, kept, history, evaluations, scoring)
