@@ -6,10 +6,11 @@ from typing import Any
 
 from stv_exp.config import Config, MethodConfig
 from stv_exp.errors import StvError
+from stv_exp.metrics import METRICS
 
 _CHOICES = {
     "job": ("run", "pretrain", "check_data"),
-    "dataset.metric": ("exact_match", "vqa_accuracy", "vizwiz_accuracy", "choice", "likelihood"),
+    "dataset.metric": tuple(METRICS),
     "demonstrations.choice": ("random", "balanced", "nearest_question", "nearest_image", "facility_location"),
     "method.where": ("none", "sensitivity", "random", "all", "learned"),
     "method.what": ("none", "mean", "clusters"),
