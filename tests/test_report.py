@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ from stv_exp.report.comparison import by_task, k_collapse, pairwise, report, sum
 from stv_exp.report.runs import load_runs
 from stv_exp.stages.policy import Chosen
 from stv_exp.statistics import interval
+from stv_exp.store import write_json
 from tests.conftest import with_method
 
 
@@ -35,6 +37,27 @@ def items(runs: pd.DataFrame, *scores: list[float]) -> pd.DataFrame:
     rows = zip(runs[["label", "task", "seed"]].values.tolist(), lists, strict=True)
     found = [[*run, str(i), score] for run, own in rows for i, score in enumerate(own)]
     return pd.DataFrame(found, columns=["label", "task", "seed", "id", "score"])
+
+
+def write_run(outputs: Path, name: str, said: list[str], answers: list[str], **changes: Any) -> Path:
+    """A finished run's folder, made by hand: what it said to one query a text; `changes` are parts of its settings."""
+    folder = outputs / "runs" / name
+    folder.mkdir(parents=True)
+    settings = {"dataset": {"name": "toy", "task": "a"}, "method": {"name": "stv"}}
+    settings |= {stage: settings.get(stage, {}) | own for stage, own in changes.items()}
+    lines = [{"id": f"q{i}", "question": "?", "answers": answers, "prediction": text} for i, text in enumerate(said)]
+    scored = [line | {"correct": float(line["prediction"] in answers)} for line in lines]
+    numbers = {"accuracy": fmean(line["correct"] for line in scored), "n": len(said), "seconds": {"total": 1.0}}
+    costs = {"location_search_seconds": 0.5, "candidate_evaluations": 8}
+    write_json(folder / "metrics.json", numbers | costs)
+    write_json(folder / "manifest.json", {"settings": settings, "seed": 0, "inputs": {}})
+    write_json(folder / "status.json", {"state": "done"})
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in scored))
+    return folder
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_accuracy_is_the_mean_over_tasks_then_mean_and_deviation_over_seeds():
@@ -99,6 +122,48 @@ def test_a_run_without_its_predictions_is_named(config, tmp_path):
     path.write_text("{")
     with pytest.raises(StvError, match=r"predictions\.jsonl cannot be read"):
         report(tmp_path / "outputs")
+
+
+def test_finished_runs_are_rescored_by_another_metric_and_stay_as_they_are(tmp_path, capsys):
+    answers = ["cat", "cat", "dog", "dog"]  # one who said cat agrees with 1 of the others: (2 * 1/3 + 2 * 2/3) / 4
+    write_run(tmp_path, "a", ["The cat.", "Cat"], answers)
+    write_run(tmp_path, "b", ["cow", "dog"], answers, method={"name": "mtv"})
+    own = report(tmp_path)
+    runs, tables = contents(tmp_path / "runs"), contents(own)
+    before = capsys.readouterr().out
+    folder = report(tmp_path, metric="vqa_accuracy")
+    printed = capsys.readouterr().out
+    assert "rescored by vqa_accuracy" in printed and "rescored" not in before
+    assert folder == own / "vqa_accuracy"
+    assert contents(tmp_path / "runs") == runs and contents(own).items() >= tables.items()
+    table, paired = (pd.read_csv(folder / f"{name}.csv") for name in ("table", "paired"))
+    assert dict(table[["method", "accuracy"]].values) == {"stv": 0.5, "mtv": 0.25}
+    assert dict(zip(table["method"], table["95%"], strict=True))["stv"] == "[0.500, 0.500]"
+    assert pd.read_csv(folder / "tasks.csv").to_dict("records") == [{"task": "toy/a", "mtv": 0.25, "stv": 0.5}]
+    assert paired[["method", "against", "difference"]].values.tolist() == [["mtv", "stv", -0.25]]
+    assert pd.read_csv(own / "tasks.csv").to_dict("records") == [{"task": "toy/a", "stv": 0.0, "mtv": 0.5}]
+
+
+def test_a_study_is_rescored_beside_its_own_tables(tmp_path):
+    write_run(tmp_path, "a", ["cat."], ["cat"])
+    (tmp_path / "sweeps/s").mkdir(parents=True)
+    (tmp_path / "sweeps/s/a.run").touch()
+    assert report(tmp_path, "s", metric="exact_match") == tmp_path / "sweeps/s/exact_match"
+    assert pd.read_csv(tmp_path / "sweeps/s/exact_match/runs.csv")["accuracy"].tolist() == [1.0]
+
+
+def test_a_metric_that_does_not_exist_is_refused_with_the_choices(tmp_path):
+    write_run(tmp_path, "a", ["cat"], ["cat"])
+    with pytest.raises(StvError, match="--metric bleu is unknown; choose one of exact_match, vqa_accuracy, "):
+        report(tmp_path, metric="bleu")
+    assert not (tmp_path / "report").exists()
+
+
+def test_answers_that_the_metric_cannot_score_are_named_with_their_run(tmp_path):
+    write_run(tmp_path, "good", ["cat"], ["cat", "cat"])
+    write_run(tmp_path, "single", ["cat"], ["cat"])
+    with pytest.raises(StvError, match=r"Query q0 of the run single cannot be scored: The answers .* are too few"):
+        report(tmp_path, metric="vqa_accuracy")
 
 
 def test_falling_accuracy_over_k_is_said_and_rising_is_not():

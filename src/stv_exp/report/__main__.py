@@ -1,4 +1,4 @@
-"""`python -m stv_exp.report [outputs] [--study NAME] [--against METHOD]` compares the runs on disk."""
+"""`python -m stv_exp.report [outputs] [--study NAME] [--against METHOD] [--metric NAME]` compares runs."""
 
 import argparse
 import sys
@@ -14,9 +14,10 @@ def main() -> int:
     parser.add_argument("outputs", nargs="?", default="outputs", type=Path, help="outputs folder (default: outputs)")
     parser.add_argument("--study", help="only the runs of this sweep (a folder of outputs/sweeps)")
     parser.add_argument("--against", help="the method that the others are compared with (default: the best)")
+    parser.add_argument("--metric", help="score the predictions anew with this metric (default: as they were scored)")
     arguments = parser.parse_args()
     try:
-        report(arguments.outputs, arguments.study, arguments.against)
+        report(arguments.outputs, arguments.study, arguments.against, metric=arguments.metric)
     except StvError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from stv_exp.errors import StvError
 from stv_exp.report.pictures import accuracy_bars, reward_curves, sensitivity_map
-from stv_exp.report.runs import load_runs, load_scores, unfinished
+from stv_exp.report.runs import load_runs, load_scores, rescored, unfinished
 from stv_exp.statistics import compare, interval
 from stv_exp.store import read_json, write_text
 
@@ -23,17 +23,19 @@ HEADERS += ["candidate evaluations"]
 PAIRED_HEADERS = ["method", "against", "items", "difference", "95%", "p"]
 
 
-def report(outputs: Path, study: str | None = None, against: str | None = None) -> Path:
+def report(outputs: Path, study: str | None = None, against: str | None = None, *, metric: str | None = None) -> Path:
     """Print the comparison of what is on disk and write it to a folder, which is returned.
 
-    `against` is the method that the others are compared with, item by item (default: the best).
+    `against` is the method that the others are compared with, item by item (default: the best). `metric` scores the
+    predictions anew; its tables go to a folder of its own, and no run is changed.
     """
     runs = load_runs(outputs, study)
-    scores = load_scores(runs)
-    folder = outputs / "sweeps" / study if study else outputs / "report"
-    folder.mkdir(parents=True, exist_ok=True)
+    scores = load_scores(runs, metric)
+    runs = rescored(runs, scores) if metric else runs
+    folder = (outputs / "sweeps" / study if study else outputs / "report") / (metric or "")
     rows, tasks, paired = summary(runs, scores), by_task(runs), pairwise(runs, scores, against)
-    _print(HEADERS, rows, study or str(outputs))
+    folder.mkdir(parents=True, exist_ok=True)
+    _print(HEADERS, rows, (study or str(outputs)) + (f", rescored by {metric}" if metric else ""))
     tables = [("table", HEADERS, rows), ("tasks", list(tasks[0]), [list(t.values()) for t in tasks])]
     if paired:
         _print(PAIRED_HEADERS, paired, f"against {paired[0][1]}, on the same items")

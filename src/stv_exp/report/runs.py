@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from stv_exp.errors import StvError
+from stv_exp.metrics import METRICS
 from stv_exp.store import read_json
 
 # Settings that tell tasks apart, not variants of a method.
@@ -31,22 +32,39 @@ def load_runs(outputs: Path, study: str | None = None) -> pd.DataFrame:
     return runs
 
 
-def load_scores(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row for each eval item of each run: label, task, seed, id and its score in 0-1.
+def load_scores(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
+    """One row for each eval item of each run: folder, label, task, seed, id and its score in 0-1.
 
-    Raises `StvError` where a run has no readable `predictions.jsonl`.
+    With `metric` the predictions are scored anew. Raises `StvError` where a run has no readable `predictions.jsonl`, or
+    answers that the metric cannot score.
     """
-    scores = [_scores(Path(run["folder"])).assign(**run[["label", "task", "seed"]]) for _, run in runs.iterrows()]
+    if metric is not None and metric not in METRICS:
+        raise StvError(f"--metric {metric} is unknown; choose one of {', '.join(METRICS)}.")
+    same = ["folder", "label", "task", "seed"]
+    scores = [_scores(Path(run["folder"]), metric).assign(**run[same]) for _, run in runs.iterrows()]
     return pd.concat(scores, ignore_index=True)
 
 
-def _scores(folder: Path) -> pd.DataFrame:
+def rescored(runs: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """The runs with their accuracy by `scores`."""
+    return runs.assign(accuracy=runs["folder"].map(scores.groupby("folder")["score"].mean()))
+
+
+def _scores(folder: Path, metric: str | None) -> pd.DataFrame:
     path = folder / "predictions.jsonl"
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        return pd.DataFrame({"id": [line["id"] for line in lines], "score": [line["correct"] for line in lines]})
+        scores = [_score(line, metric, folder) if metric else line["correct"] for line in lines]
+        return pd.DataFrame({"id": [line["id"] for line in lines], "score": scores})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StvError(f"{path} cannot be read ({error}); delete the run's folder and run it again.") from error
+
+
+def _score(line: dict[str, Any], metric: str, folder: Path) -> float:
+    try:
+        return METRICS[metric](line["prediction"], line["answers"])
+    except StvError as error:
+        raise StvError(f"Query {line['id']} of the run {folder.name} cannot be scored: {error}") from error
 
 
 def unfinished(outputs: Path, study: str | None = None) -> list[str]:
