@@ -10,10 +10,21 @@ import numpy as np
 import pytest
 import torch
 
+from stv_exp.check_config import check
+from stv_exp.config import Config, DatasetConfig
 from stv_exp.data.demonstrations import DemonstrationSampler
 from stv_exp.data.prompts import make_prompt
 from stv_exp.errors import StvError
-from stv_exp.metrics import METRICS, choice, exact_match, letter_of, metric, vizwiz_accuracy, vqa_accuracy
+from stv_exp.metrics import (
+    METRICS,
+    choice,
+    exact_match,
+    letter_of,
+    metric,
+    vizwiz_accuracy,
+    vqa_accuracy,
+    vqa_accuracy_qwen,
+)
 from stv_exp.pipeline import run
 from stv_exp.stages.evaluate import Classification, Prediction, accuracy, evaluate, summary
 from stv_exp.statistics import compare, interval, wilson
@@ -111,10 +122,38 @@ def test_vizwiz_processes_the_prediction_only_and_merges_no_refusals(prediction,
     assert vizwiz_accuracy(prediction, answers) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("prediction", "answers", "expected", "official"),
+    [
+        # More than the official code gives, which processes nothing where all answers are the same.
+        ("The Cat.", said(cat=10), 1.0, 0.0),
+        ("dont know", ["don't know"] * 10, 1.0, 0.0),
+        ("Cat", said(cat=4, cat_=6), BY_MATCHES[4], 0.0),  # white space of the answers counts: not all the same
+        # Less, since the processed prediction meets answers that are not.
+        ("two", said(two=10), 0.0, 1.0),
+        ("t-shirt", ["t-shirt"] * 10, 0.0, 1.0),
+        ("two", said(two=4, cat=6), 0.0, 1.0),
+        ("2", said(two=3, cat=7), 0.0, BY_MATCHES[3]),
+        ("Paris", said(Paris=4, paris=2, rome=4), BY_MATCHES[2], 1.0),
+        ("the cat", said(the_cat=4, a_cat=3, cat=1, dog=2), BY_MATCHES[1], 1.0),
+        ("dont know", said(dont_know=3, cat=7), 0.0, BY_MATCHES[3]),
+        # The same: punctuation goes from answers that vary.
+        ("t-shirt", ["t-shirt"] * 2 + said(t_shirt=1, cat=7), BY_MATCHES[3], BY_MATCHES[3]),
+        ("\ncat\t", said(cat=2, dog=8), BY_MATCHES[2], BY_MATCHES[2]),
+    ],
+)
+def test_vqa_accuracy_of_the_qwen_code_processes_other_texts_than_the_official_one(
+    prediction, answers, expected, official
+):
+    assert vqa_accuracy_qwen(prediction, answers) == pytest.approx(expected, abs=1e-12)
+    assert vqa_accuracy(prediction, answers) == pytest.approx(official, abs=1e-12)
+
+
+@pytest.mark.parametrize("score", [vqa_accuracy, vqa_accuracy_qwen, vizwiz_accuracy])
 @pytest.mark.parametrize("answers", [[], ["cat"]])
-def test_vqa_accuracy_of_fewer_than_two_answers_is_refused(answers):
+def test_vqa_accuracy_of_fewer_than_two_answers_is_refused(score, answers):
     with pytest.raises(StvError, match=r"use dataset\.metric=exact_match"):
-        vqa_accuracy("cat", answers)
+        score("cat", answers)
 
 
 def test_exact_match_forgives_case_spaces_and_a_full_stop_only():
@@ -140,8 +179,9 @@ def test_answers_without_a_letter_are_refused_by_choice():
 
 
 def test_an_unknown_metric_is_refused_with_the_choices():
-    with pytest.raises(StvError, match="exact_match, vqa_accuracy, vizwiz_accuracy, choice, likelihood"):
-        metric("bleu")
+    for refuse in (lambda: metric("bleu"), lambda: check(Config(dataset=DatasetConfig(metric="bleu")))):
+        with pytest.raises(StvError, match="exact_match, vqa_accuracy, vqa_accuracy_qwen, vizwiz_accuracy, choice"):
+            refuse()
 
 
 def test_answers_that_cannot_be_scored_are_refused_before_anything_is_generated(config, task):
@@ -205,7 +245,8 @@ def test_graded_scores_are_compared_by_paired_bootstrap():
 def test_every_metric_is_scored_with_its_interval_in_the_runs_metrics(config):
     metrics = run(with_method(config, name="zero_shot", where="none", what="none", how="none"), [])
     assert metrics["accuracy_low"] <= metrics["accuracy"] <= metrics["accuracy_high"] and metrics["n"] == 12
-    assert set(METRICS) == {"exact_match", "vqa_accuracy", "vizwiz_accuracy", "choice", "likelihood"}
+    vqa = {"vqa_accuracy", "vqa_accuracy_qwen", "vizwiz_accuracy"}
+    assert set(METRICS) == {"exact_match", "choice", "likelihood"} | vqa
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,11 +15,16 @@ import torch
 from stv_exp.config import BankConfig
 from stv_exp.diagnostics import diagnose
 from stv_exp.errors import StvError
+from stv_exp.identity import settings
+from stv_exp.metrics import exact_match
 from stv_exp.pipeline import run
+from stv_exp.report.__main__ import main
 from stv_exp.report.comparison import by_task, k_collapse, pairwise, report, summary
 from stv_exp.report.runs import load_runs
+from stv_exp.report.selection import key_of
 from stv_exp.stages.policy import Chosen
 from stv_exp.statistics import interval
+from stv_exp.store import write_json
 from tests.conftest import with_method
 
 
@@ -35,6 +41,36 @@ def items(runs: pd.DataFrame, *scores: list[float]) -> pd.DataFrame:
     rows = zip(runs[["label", "task", "seed"]].values.tolist(), lists, strict=True)
     found = [[*run, str(i), score] for run, own in rows for i, score in enumerate(own)]
     return pd.DataFrame(found, columns=["label", "task", "seed", "id", "score"])
+
+
+def write_run(
+    outputs: Path,
+    name: str,
+    said: list[str],
+    answers: list[str],
+    *,
+    seed: int = 0,
+    validation: float | None = None,
+    **changes: Any,
+) -> None:
+    """A finished run's folder, made by hand: what it said to one query a text; `changes` are parts of its settings."""
+    folder = outputs / "runs" / name
+    folder.mkdir(parents=True)
+    used = {"dataset": {"name": "toy", "task": "a"}, "method": {"name": "stv"}}
+    used |= {stage: used.get(stage, {}) | own for stage, own in changes.items()}
+    lines = [{"id": f"q{i}", "question": "?", "answers": answers, "prediction": text} for i, text in enumerate(said)]
+    scored = [line | {"correct": exact_match(line["prediction"], answers)} for line in lines]
+    numbers = {"accuracy": fmean(line["correct"] for line in scored), "n": len(said), "seconds": {"total": 1.0}}
+    costs = {"location_search_seconds": 0.5, "candidate_evaluations": 8}
+    validated = {} if validation is None else {"validation_accuracy": validation}
+    write_json(folder / "metrics.json", numbers | costs | validated)
+    write_json(folder / "manifest.json", {"settings": used, "seed": seed, "inputs": {}})
+    write_json(folder / "status.json", {"state": "done"})
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in scored))
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_accuracy_is_the_mean_over_tasks_then_mean_and_deviation_over_seeds():
@@ -99,6 +135,134 @@ def test_a_run_without_its_predictions_is_named(config, tmp_path):
     path.write_text("{")
     with pytest.raises(StvError, match=r"predictions\.jsonl cannot be read"):
         report(tmp_path / "outputs")
+
+
+def test_finished_runs_are_rescored_by_another_metric_and_stay_as_they_are(tmp_path, capsys):
+    answers = ["cat", "cat", "dog", "dog"]  # one who said cat agrees with 1 of the others: (2 * 1/3 + 2 * 2/3) / 4
+    write_run(tmp_path, "a", ["The cat.", "a cat"], answers)
+    write_run(tmp_path, "b", ["cow", "dog"], answers, method={"name": "mtv"})
+    own = report(tmp_path)
+    runs, tables = contents(tmp_path / "runs"), contents(own)
+    before = capsys.readouterr().out
+    folder = report(tmp_path, metric="vqa_accuracy")
+    printed = capsys.readouterr().out
+    assert "rescored by vqa_accuracy" in printed and "rescored" not in before
+    assert folder == own / "vqa_accuracy"
+    assert contents(tmp_path / "runs") == runs and contents(own).items() >= tables.items()
+    table, paired = (pd.read_csv(folder / f"{name}.csv") for name in ("table", "paired"))
+    assert dict(table[["method", "accuracy"]].values) == {"stv": 0.5, "mtv": 0.25}
+    assert dict(zip(table["method"], table["95%"], strict=True))["stv"] == "[0.500, 0.500]"
+    assert pd.read_csv(folder / "tasks.csv").to_dict("records") == [{"task": "toy/a", "mtv": 0.25, "stv": 0.5}]
+    assert paired[["method", "against", "difference"]].values.tolist() == [["mtv", "stv", -0.25]]
+    assert pd.read_csv(own / "tasks.csv").to_dict("records") == [{"task": "toy/a", "stv": 0.0, "mtv": 0.5}]
+
+
+def test_a_study_is_rescored_beside_its_own_tables(tmp_path):
+    write_run(tmp_path, "a", ["cat."], ["cat"])
+    (tmp_path / "sweeps/s").mkdir(parents=True)
+    (tmp_path / "sweeps/s/a.run").touch()
+    assert report(tmp_path, "s", metric="exact_match") == tmp_path / "sweeps/s/exact_match"
+    assert pd.read_csv(tmp_path / "sweeps/s/exact_match/runs.csv")["accuracy"].tolist() == [1.0]
+
+
+def test_a_metric_that_does_not_exist_is_refused_with_the_choices(tmp_path):
+    write_run(tmp_path, "a", ["cat"], ["cat"])
+    with pytest.raises(StvError, match="--metric bleu is unknown; choose one of exact_match, vqa_accuracy, "):
+        report(tmp_path, metric="bleu")
+    assert not (tmp_path / "report").exists()
+
+
+def test_answers_that_the_metric_cannot_score_are_named_with_their_run(tmp_path):
+    write_run(tmp_path, "good", ["cat"], ["cat", "cat"])
+    write_run(tmp_path, "single", ["cat"], ["cat"])
+    with pytest.raises(StvError, match=r"Query q0 of the run single cannot be scored: The answers .* are too few"):
+        report(tmp_path, metric="vqa_accuracy")
+
+
+def sweep(
+    outputs: Path, right: dict[tuple[int, int], int], validation: dict[tuple[int, int], float], **rest: Any
+) -> None:
+    """Runs of stv by (k, m), with so many of four eval queries right and this accuracy on validation."""
+    for (k, m), n in right.items():
+        name = "-".join(map(str, [k, m, *rest.values()])).translate(str.maketrans("", "", "{}': "))
+        said = ["cat"] * n + ["dog"] * (4 - n)
+        write_run(outputs, name, said, ["cat"], validation=validation.get((k, m)), bank={"k": k, "m": m}, **rest)
+
+
+def test_the_report_shows_the_runs_chosen_on_validation_whatever_they_do_on_eval(tmp_path, capsys):
+    grid = {(8, 1): 4, (8, 2): 3, (16, 1): 2, (16, 2): 1}
+    sweep(tmp_path, grid, {(8, 1): 0.1, (8, 2): 0.2, (16, 1): 0.4, (16, 2): 0.3})
+    sweep(tmp_path, grid, {(8, 1): 0.1, (8, 2): 0.2, (16, 1): 0.3, (16, 2): 0.4}, seed=1)
+    sweep(tmp_path, {(8, 1): 0, (8, 2): 4}, {(8, 1): 0.9, (8, 2): 0.8}, dataset={"task": "b"})
+    write_run(
+        tmp_path, "zero", ["dog"], ["cat"], method={"name": "zero_shot"}
+    )  # nothing to choose, nothing to choose by
+    folder = report(tmp_path, select=["method.k", "method.m"])
+    runs = pd.read_csv(folder / "runs.csv").sort_values(["label", "task", "seed"])
+    assert runs["label"].tolist() == ["stv"] * 3 + ["zero_shot"]
+    assert runs["accuracy"].tolist() == [0.5, 0.25, 0.0, 0.0]
+    assert runs[["method.k", "method.m", "chosen_from"]].values.tolist()[:3] == [[16, 1, 4], [16, 2, 4], [8, 1, 2]]
+    assert (folder, len(runs)) == (tmp_path / "report/select-method.k-method.m", 4)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        "note: Chosen on validation accuracy (by dataset.metric), for each task and seed: method.k, method.m;"
+        in printed
+    )
+    assert "stv from 2 to 4 settings, zero_shot from 1 setting." in printed
+
+
+def test_what_is_not_selected_stays_a_variant(tmp_path):
+    sweep(tmp_path, {(8, 1): 1, (16, 1): 2, (8, 2): 3, (16, 2): 4}, {(8, 1): 0.9, (16, 1): 0, (8, 2): 0, (16, 2): 0.9})
+    runs = load_runs(tmp_path, select=["method.k"])
+    assert dict(runs[["label", "accuracy"]].values) == {"stv m=1": 0.25, "stv m=2": 1.0}
+
+
+def test_a_tie_on_validation_goes_to_the_first_setting_by_size(tmp_path):
+    sweep(tmp_path, {(16, 1): 1, (8, 2): 2, (8, 10): 3}, dict.fromkeys([(16, 1), (8, 2), (8, 10)], 0.5))
+    assert load_runs(tmp_path, select=["method.k", "method.m"])["accuracy"].tolist() == [0.5]
+    assert load_runs(tmp_path, select=["method.m", "method.k"])["accuracy"].tolist() == [0.25]
+
+
+@pytest.mark.parametrize("key", ["method.x", "policy.steps", "bank.k", "seed", "dataset.task", ""])
+def test_a_key_that_no_run_varies_is_refused_with_those_that_vary(tmp_path, key):
+    sweep(tmp_path, {(8, 1): 1, (16, 2): 2}, {}, policy={"steps": 5})
+    with pytest.raises(
+        StvError, match=rf"--select {key} is no setting that varies .*choose from method\.k, method\.m\.$"
+    ):
+        load_runs(tmp_path, select=["method.k", key])
+
+
+def test_selecting_where_nothing_varies_is_refused(tmp_path):
+    sweep(tmp_path, {(8, 1): 1}, {})
+    with pytest.raises(StvError, match=r"--select method\.k .*; none does, so leave it out"):
+        load_runs(tmp_path, select=["method.k"])
+
+
+def test_runs_without_a_validation_score_cannot_be_chosen_from(tmp_path):
+    sweep(tmp_path, {(8, 1): 1, (16, 1): 2}, {(8, 1): 0.9})
+    with pytest.raises(StvError, match=r"The run 16-1 has no validation accuracy .*dataset\.validation=N"):
+        report(tmp_path, select=["method.k"])
+
+
+def test_a_selection_is_rescored_from_the_command_line(tmp_path, monkeypatch, capsys):
+    sweep(tmp_path, {(8, 1): 4, (16, 1): 2}, {(8, 1): 0.1, (16, 1): 0.2})
+    monkeypatch.setattr("sys.argv", ["report", str(tmp_path), "--select", "method.k", "--metric", "exact_match"])
+    assert main() == 0
+    found = pd.read_csv(tmp_path / "report/select-method.k/exact_match/table.csv")
+    assert found[["method", "accuracy"]].values.tolist() == [["stv", 0.5]]
+    monkeypatch.setattr("sys.argv", ["report", str(tmp_path), "--select", "method.m"])
+    assert main() == 1
+    assert capsys.readouterr().err.startswith("Error: --select method.m is no setting that varies")
+
+
+@pytest.mark.parametrize("where", ["sensitivity", "none"])
+def test_every_setting_that_a_run_records_has_its_key_of_the_command_line(config, where):
+    method = replace(config.method, where=where, shots=0 if where == "sensitivity" else 2)
+    for stage, own in settings(replace(config, method=method)).items():
+        for name in own:
+            value: Any = config
+            for part in key_of(f"{stage}.{name}").split("."):
+                value = getattr(value, part)
 
 
 def test_falling_accuracy_over_k_is_said_and_rising_is_not():

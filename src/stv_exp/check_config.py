@@ -5,10 +5,11 @@ from __future__ import annotations
 from stv_exp.config import Config, setting
 from stv_exp.errors import StvError
 from stv_exp.methods.method import Method
+from stv_exp.metrics import METRICS
 
 _CHOICES = {
     "job": ("run", "pretrain", "check_data"),
-    "dataset.metric": ("exact_match", "vqa_accuracy", "vizwiz_accuracy", "choice", "likelihood"),
+    "dataset.metric": tuple(METRICS),
     "demonstrations.choice": ("random", "balanced", "nearest_question", "nearest_image", "facility_location"),
     "method.site": ("head", "attention", "mlp", "residual"),
     "model.dtype": ("auto", "float32", "bfloat16", "float16"),

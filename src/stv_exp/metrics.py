@@ -1,7 +1,8 @@
 """Metrics on strings: what one prediction earns against its query's answers, in 0-1.
 
 VQA accuracy follows the published evaluation code of the VQA benchmark (2021, which OK-VQA uses as well) and of
-VizWiz-VQA to the letter, slips included: numbers are only comparable where the scoring is the same.
+VizWiz-VQA to the letter, slips included, and so does the older form of it that the code of Qwen-VL and MTV scores by:
+numbers are only comparable where the scoring is the same.
 """
 
 from __future__ import annotations
@@ -68,6 +69,17 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     return _agreement(given, expected)
 
 
+def vqa_accuracy_qwen(prediction: str, answers: Sequence[str]) -> float:
+    """`vqa_accuracy` as the code of Qwen-VL (`eval_mm/vqa_eval.py`) and MTV computes it for VizWiz and OK-VQA.
+
+    The prediction is always processed; the answers lose their punctuation, and that only where they are not all the
+    same. So no prediction matches an answer with a capital, an article or a digit word. Raises `StvError` below two.
+    """
+    varied = len(set(answers)) > 1
+    expected = [_without_punctuation(answer) for answer in answers] if varied else answers
+    return _agreement(_processed(_one_line(prediction), _CONTRACTIONS), expected)
+
+
 def vizwiz_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """`vqa_accuracy` as VizWiz-VQA computes it: the prediction is always processed, the answers are taken as they are.
 
@@ -98,6 +110,7 @@ def letter_of(text: str) -> str | None:
 METRICS: dict[str, Metric] = {
     "exact_match": exact_match,
     "vqa_accuracy": vqa_accuracy,
+    "vqa_accuracy_qwen": vqa_accuracy_qwen,
     "vizwiz_accuracy": vizwiz_accuracy,
     "choice": choice,
     "likelihood": exact_match,

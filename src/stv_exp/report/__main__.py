@@ -1,4 +1,4 @@
-"""`python -m stv_exp.report [outputs] [--study NAME] [--against METHOD]` compares the runs on disk."""
+"""`python -m stv_exp.report [outputs] [options]` compares the runs on disk."""
 
 import argparse
 import sys
@@ -14,9 +14,12 @@ def main() -> int:
     parser.add_argument("outputs", nargs="?", default="outputs", type=Path, help="outputs folder (default: outputs)")
     parser.add_argument("--study", help="only the runs of this sweep (a folder of outputs/sweeps)")
     parser.add_argument("--against", help="the method that the others are compared with (default: the best)")
+    parser.add_argument("--metric", help="score the predictions anew with this metric (default: as they were scored)")
+    parser.add_argument("--select", metavar="KEYS", help="settings to choose on validation accuracy: method.k,method.m")
     arguments = parser.parse_args()
+    select = [] if arguments.select is None else arguments.select.split(",")
     try:
-        report(arguments.outputs, arguments.study, arguments.against)
+        report(arguments.outputs, arguments.study, arguments.against, metric=arguments.metric, select=select)
     except StvError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

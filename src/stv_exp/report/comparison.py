@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,8 @@ from tabulate import tabulate
 
 from stv_exp.errors import StvError
 from stv_exp.report.pictures import accuracy_bars, reward_curves, sensitivity_map
-from stv_exp.report.runs import load_runs, load_scores, unfinished
+from stv_exp.report.runs import load_runs, load_scores, rescored, unfinished
+from stv_exp.report.selection import described
 from stv_exp.statistics import compare, interval
 from stv_exp.store import read_json, write_text
 
@@ -23,29 +25,35 @@ HEADERS += ["candidate evaluations"]
 PAIRED_HEADERS = ["method", "against", "items", "difference", "95%", "p"]
 
 
-def report(outputs: Path, study: str | None = None, against: str | None = None) -> Path:
+def report(
+    outputs: Path,
+    study: str | None = None,
+    against: str | None = None,
+    *,
+    metric: str | None = None,
+    select: Sequence[str] = (),
+) -> Path:
     """Print the comparison of what is on disk and write it to a folder, which is returned.
 
-    `against` is the method that the others are compared with, item by item (default: the best).
+    `against` is the method that the others are compared with, item by item (default: the best). `metric` scores the
+    predictions anew. `select` names settings, each chosen on validation accuracy: only the chosen runs are compared.
+    With either the tables go to a folder of their own; no run is changed.
     """
-    runs = load_runs(outputs, study)
-    scores = load_scores(runs)
-    folder = outputs / "sweeps" / study if study else outputs / "report"
-    folder.mkdir(parents=True, exist_ok=True)
+    runs = load_runs(outputs, study, select)
+    scores = load_scores(runs, metric)
+    runs = rescored(runs, scores) if metric else runs
     rows, tasks, paired = summary(runs, scores), by_task(runs), pairwise(runs, scores, against)
-    _print(HEADERS, rows, study or str(outputs))
+    _print(HEADERS, rows, (study or str(outputs)) + (f", rescored by {metric}" if metric else ""))
     tables = [("table", HEADERS, rows), ("tasks", list(tasks[0]), [list(t.values()) for t in tasks])]
     if paired:
         _print(PAIRED_HEADERS, paired, f"against {paired[0][1]}, on the same items")
         tables.append(("paired", PAIRED_HEADERS, paired))
-    for name, headers, table in tables:
-        write_text(folder / f"{name}.md", tabulate(table, headers, tablefmt="github") + "\n")
-        write_text(folder / f"{name}.tex", tabulate(table, headers, tablefmt="latex_booktabs") + "\n")
-        write_text(folder / f"{name}.csv", pd.DataFrame(table, columns=headers).to_csv(index=False))
+    folder = _folder(outputs, study, metric, select)
+    _write(folder, tables)
     write_text(folder / "runs.csv", runs.drop(columns="folder").to_csv(index=False))
     pictures = _pictures(runs, outputs, folder)
     console = _console()
-    for sentence in [*k_collapse(runs), *unfinished(outputs, study)]:
+    for sentence in [*([described(runs, select)] if select else []), *k_collapse(runs), *unfinished(outputs, study)]:
         console.print(f"note: {sentence}", highlight=False)
     names = ", ".join(name for name, _, _ in tables)
     console.print(f"Written to {folder}: {names} (.md .csv .tex), {', '.join(pictures)}", highlight=False)
@@ -122,6 +130,21 @@ def k_collapse(runs: pd.DataFrame) -> list[str]:
                 f"k={largest:.0f}): the sensitivity picks noisy heads; try another one, or bank.identity=true."
             )
     return found
+
+
+def _folder(outputs: Path, study: str | None, metric: str | None, select: Sequence[str]) -> Path:
+    """Where the tables go: those of a selection or another metric below the runs' own, which they leave alone."""
+    folder = outputs / "sweeps" / study if study else outputs / "report"
+    folder = folder / f"select-{'-'.join(select)}" if select else folder
+    return folder / metric if metric else folder
+
+
+def _write(folder: Path, tables: Sequence[tuple[str, list[str], list[list[str]]]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, headers, table in tables:
+        write_text(folder / f"{name}.md", tabulate(table, headers, tablefmt="github") + "\n")
+        write_text(folder / f"{name}.tex", tabulate(table, headers, tablefmt="latex_booktabs") + "\n")
+        write_text(folder / f"{name}.csv", pd.DataFrame(table, columns=headers).to_csv(index=False))
 
 
 def _in_order(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
