@@ -18,6 +18,7 @@ from stv_exp.check_config import check
 from stv_exp.complaint import complaint
 from stv_exp.config import Config
 from stv_exp.errors import StvError
+from stv_exp.sweeper import register
 
 log = logging.getLogger(__name__)
 _studies: list[tuple[str, str]] = []
@@ -75,6 +76,7 @@ def _signature(*, _root_: DictConfig) -> str:
 
 OmegaConf.register_new_resolver("signature", _signature, replace=True)
 ConfigStore.instance().store(name="schema", node=Config)
+register()
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="config")
