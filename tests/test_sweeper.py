@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,6 +14,7 @@ from tests.test_cli import stv_exp
 
 PARSER = OverridesParser.create()
 VARIANTS = ("method=zero_shot", "method=few_shot method.shots=1,5")
+CONF = Path(__file__).parents[1] / "conf"
 
 
 def jobs(params: str = "", given: str = "", variants: tuple[str, ...] = ()) -> list[str]:
@@ -28,6 +31,14 @@ def test_every_variant_runs_in_each_point_of_the_grid_and_varies_fastest():
         for seed in "01"
         for variant in ("method=zero_shot", "method=few_shot method.shots=1", "method=few_shot method.shots=5")
     ]
+
+
+def test_the_variants_of_smollm2_are_13_a_task_and_seed():
+    sweeper = yaml.safe_load((CONF / "experiment/smollm2.yaml").read_text())["hydra"]["sweeper"]
+    params = " ".join(f"{key}={str(value).replace(' ', '')}" for key, value in sweeper["params"].items())
+    made = jobs(params, variants=tuple(sweeper["variants"]))
+    assert len(made) == 11 * 3 * 13
+    assert all(job.startswith("dataset.task=adjective_to_adverb seed=0 method=") for job in made[:13])
 
 
 @pytest.mark.parametrize(
