@@ -22,7 +22,7 @@ def prompts(task, config):
 def vector(backbone):
     heads = backbone.heads
     pick = torch.Generator().manual_seed(0)
-    return TaskVector(heads.all_locations()[::3], torch.randn(6, heads.head_dim, generator=pick))
+    return TaskVector(heads.all_locations()[::3], torch.randn(6, heads.dim, generator=pick))
 
 
 def test_capture_of_a_batch_equals_capture_of_each(backbone, prompts):

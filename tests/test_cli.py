@@ -54,7 +54,7 @@ def test_help_and_the_resolved_config_answer_at_once(tmp_path):
         ("policy.steps=many", "policy.steps: Value 'many' of type 'str' could not be converted to Integer."),
         ("method=svt", "method=svt is unknown; choose one of all_heads, few_shot"),
         ("dataset=vizwizz", "dataset=vizwizz is unknown; choose one of cub, dtd, easy_vqa, flowers, hub, okvqa"),
-        ("method.where=everywhere", "method.where=everywhere is unknown; choose one of none, sensitivity"),
+        ("method.where=everywhere", "method.where=everywhere is unknown; choose one of all, none, random, sensitivity"),
         ("method.k=17", "method.k=17 is not within the 16 heads of tiny (2 layers x 8 heads)"),
         ("method.m=9", "method.m=9 candidates cannot be made of scan.pairs=8 activations"),
         ("dataset.task=size-9", "dataset.task='size-9' is unknown; choose one of colour-0"),

@@ -47,7 +47,7 @@ def small(command: str) -> list[str]:
         return words + SMALL_RECIPE
     extra = SMALL + SMALL_SELECTION + (["seed=0"] if "+experiment=quickstart" in words else [])
     if "+experiment=smollm2" in words:
-        extra += ["seed=0", "dataset.task=antonym", "method=few_shot_1,mtv,stv_identity_snr"]
+        extra += ["seed=0", "dataset.task=antonym", "method=few_shot,mtv,stv_identity"]
     if "+experiment=testbed_shots" in words:
         extra += ["method.shots=0,2"] + ([] if "dataset.task" in given else ["dataset.task=colour-0,size-1"])
     return words + [e for e in extra if e.split("=")[0] not in given]

@@ -5,6 +5,7 @@ Each test runs on a tiny random checkpoint of the family, loaded from a folder a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
@@ -20,7 +21,7 @@ from stv_exp.data.shapes import drawn
 from stv_exp.data.task import Example
 from stv_exp.models import scoring
 from stv_exp.models.backbone import Backbone
-from stv_exp.models.heads import Insertion, inserted, last_positions
+from stv_exp.models.edits import Insertion, inserted, last_positions
 from stv_exp.models.loading import load_backbone
 from stv_exp.models.prefix import prefill
 from stv_exp.models.scoring import fastest_way, full, repeat, tree
@@ -29,6 +30,7 @@ from tests.families import FAMILIES, IMAGE_TOKENS, VISION_FAMILIES
 EAGER = {"gemma2", "qwen_vl_v1"}  # these take no other attention
 UNMASKED = {"qwen_vl_v1"}  # these refuse a mask of ours
 S = 3
+SITES = ("head", "attention", "mlp", "residual")
 
 
 @cache
@@ -77,11 +79,16 @@ def last_logits(backbone: Backbone, prompts: list[Prompt]) -> torch.Tensor:
     return backbone.forward(batch, position_ids=backbone.family.positions(batch)).logits[:, -1].float()
 
 
-def insertion(backbone: Backbone, queries: int, k: int = 5) -> Insertion:
-    pick = torch.Generator().manual_seed(3)
-    locations = backbone.heads.all_locations()[torch.randperm(len(backbone.heads), generator=pick)[:k]]
-    vectors = torch.randn(queries, S, k, backbone.heads.head_dim, generator=pick)
-    return Insertion(locations, vectors)
+def insertion(backbone: Backbone, queries: int, site: str = "head", k: int = 5) -> Insertion:
+    """Random vectors at up to `k` locations, S candidates a query."""
+    pick, place = torch.Generator().manual_seed(3), backbone.site(site)
+    locations = place.all_locations()[torch.randperm(len(place), generator=pick)[:k]]
+    vectors = torch.randn(queries, S, len(locations), place.dim, generator=pick)
+    return Insertion(locations, vectors, site=site)
+
+
+def as_vector(chosen: Insertion, scale: float = 1.0) -> TaskVector:
+    return TaskVector(chosen.locations, scale * chosen.values[0, 0], site=chosen.site)
 
 
 def test_the_heads_are_found(backbone, family):
@@ -89,49 +96,53 @@ def test_the_heads_are_found(backbone, family):
     config = backbone.model.config.get_text_config(decoder=True)
     assert (heads.n_layers, heads.n_heads) == (3, config.num_attention_heads)
     own = next((d for name in ("head_dim", "kv_channels") if (d := getattr(config, name, None))), None)
-    assert heads.head_dim == (own or config.hidden_size // heads.n_heads)
+    assert heads.dim == (own or config.hidden_size // heads.n_heads)
     ours = "c_proj" if family in {"gpt2", "qwen_vl_v1"} else "self_attn.o_proj"
     assert heads.pattern.endswith(ours) and "vision" not in heads.pattern
 
 
-def test_inserting_a_rows_own_activations_changes_nothing(backbone, prompts):
+@pytest.mark.parametrize("site", SITES)
+def test_inserting_a_rows_own_activations_changes_nothing(backbone, prompts, site):
     plain = last_logits(backbone, prompts)
-    own = backbone.capture(backbone.encode(prompts))
+    own = backbone.capture(backbone.encode(prompts), site)
     batch = backbone.encode(prompts)
     mask = batch["attention_mask"]
     last = last_positions(mask, *mask.shape, mask.device)[:, None]
-    everywhere = Insertion(backbone.heads.all_locations(), own.flatten(1, 2)[:, None])
-    with inserted(backbone.heads, everywhere, lambda: last):
+    place = backbone.site(site)
+    everywhere = Insertion(place.all_locations(), own.reshape(len(own), 1, len(place), place.dim), site=site)
+    with inserted(place, everywhere, lambda: last):
         torch.testing.assert_close(last_logits(backbone, prompts), plain, atol=1e-5, rtol=1e-5)
 
 
-def test_a_task_vector_changes_every_row_and_is_gone_afterwards(backbone, prompts):
+@pytest.mark.parametrize("site", SITES)
+def test_a_task_vector_changes_every_row_and_is_gone_afterwards(backbone, prompts, site):
     plain = last_logits(backbone, prompts)
-    chosen = insertion(backbone, 1)
-    with TaskVector(chosen.locations, 3 * chosen.vectors[0, 0]).inserted(backbone.model):
+    with as_vector(insertion(backbone, 1, site), 3).inserted(backbone.model):
         changed = last_logits(backbone, prompts)
     assert ((changed - plain).abs().amax(-1) > 1e-3).all()
     assert torch.equal(last_logits(backbone, prompts), plain)
 
 
-def test_capture_of_a_padded_batch_equals_capture_of_each(backbone, prompts):
-    together = backbone.capture(backbone.encode(prompts))
+@pytest.mark.parametrize("site", SITES)
+def test_capture_of_a_padded_batch_equals_capture_of_each(backbone, prompts, site):
+    together = backbone.capture(backbone.encode(prompts), site)
     for row, prompt in enumerate(prompts):
-        torch.testing.assert_close(backbone.capture(backbone.encode([prompt]))[0], together[row], atol=1e-5, rtol=1e-4)
+        alone = backbone.capture(backbone.encode([prompt]), site)[0]
+        torch.testing.assert_close(alone, together[row], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("with_vector", [False, True])
-def test_generation_of_a_padded_batch_equals_generation_of_each(backbone, prompts, with_vector):
-    chosen = insertion(backbone, 1)
-    vector = TaskVector(chosen.locations, chosen.vectors[0, 0]) if with_vector else None
+@pytest.mark.parametrize("site", ["", *SITES])
+def test_generation_of_a_padded_batch_equals_generation_of_each(backbone, prompts, site):
+    vector = as_vector(insertion(backbone, 1, site)) if site else None
     together = backbone.generate(backbone.encode(prompts), 4, vector)
     assert together == [backbone.generate(backbone.encode([p]), 4, vector)[0] for p in prompts]
 
 
 @pytest.mark.parametrize("when", ["prompt", "every_step"])
-def test_trees_and_repeated_prefixes_score_as_full_forwards(backbone, family, prompts, template, when):
+@pytest.mark.parametrize("site", SITES)
+def test_trees_and_repeated_prefixes_score_as_full_forwards(backbone, family, prompts, template, when, site):
     answers = [backbone.encode_answer(p, template) for p in prompts]
-    many = insertion(backbone, len(prompts))
+    many = insertion(backbone, len(prompts), site)
     expected = full(backbone, prompts, answers, many, when)
     ways = [repeat] if family in UNMASKED else [tree, repeat]
     for way in ways:
@@ -139,10 +150,23 @@ def test_trees_and_repeated_prefixes_score_as_full_forwards(backbone, family, pr
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("site", SITES)
+def test_the_slope_behind_a_prefix_is_the_slope_of_the_full_forward(backbone, family, prompts, template, site):
+    """What a search by gradient follows: left-padded queries of different length, all answer tokens."""
+    answers = [backbone.encode_answer(p, template) for p in prompts]
+    many, slopes = insertion(backbone, len(prompts), site), []
+    way = partial(repeat if family in UNMASKED else tree, backbone, prefill(backbone, prompts))
+    for score in (partial(full, backbone, prompts), way):
+        values = many.values.clone().requires_grad_()
+        score(answers, replace(many, values=values), "every_step").sum().backward()
+        slopes.append(values.grad)
+    torch.testing.assert_close(slopes[0], slopes[1], atol=2e-5, rtol=1e-4)
+    assert slopes[0].abs().max() > 1e-3
+
+
 def test_scores_of_the_insertion_are_what_generation_chooses(backbone, prompts):
     """The likeliest first token under a vector is the one that greedy decoding writes."""
-    chosen = insertion(backbone, 1)
-    vector = TaskVector(chosen.locations, chosen.vectors[0, 0])
+    vector = as_vector(insertion(backbone, 1))
     with vector.inserted(backbone.model), torch.inference_mode():
         ids = backbone.model.generate(**backbone.encode(prompts), max_new_tokens=1, do_sample=False)[:, -1]
         assert torch.equal(last_logits(backbone, prompts).argmax(-1), ids)
@@ -186,8 +210,7 @@ def test_static_caches_generate_the_same_with_a_vector(static):
     image = "<image>" if static in VISION_FAMILIES else ""
     template = TemplateConfig(query=image + "Q: {question}\nA:")
     prompts = [make_prompt(template, example(i, static in VISION_FAMILIES)) for i in (3, 8)]
-    chosen = insertion(backbone, 1)
-    with TaskVector(chosen.locations, chosen.vectors[0, 0]).inserted(backbone.model):
+    with as_vector(insertion(backbone, 1)).inserted(backbone.model):
         run = partial(backbone.model.generate, **backbone.encode(prompts), max_new_tokens=3, do_sample=False)
         assert torch.equal(run(cache_implementation="static"), run())
 

@@ -22,7 +22,7 @@ from huggingface_hub import ModelCard, constants
 from stv_exp import TaskVector
 from stv_exp.errors import StvError
 from stv_exp.hub import FILE, write_folder
-from stv_exp.models.heads import find_heads
+from stv_exp.models.sites import find_heads
 from tests.conftest import llama, qwen2
 
 HEADS = {"n_layers": 3, "n_heads": 6, "head_dim": 20}
@@ -210,7 +210,7 @@ def test_the_card_says_what_the_vector_is_and_how_it_is_used(hub):
     (result,) = card.data.eval_results
     assert (result.dataset_name, result.metric_type, result.metric_value) == ("shapes/colour-0", "accuracy", 0.975)
     rows = ["model | owner/model", "model revision | abc123", "dataset | shapes/colour-0", "method | stv", "seed | 3"]
-    rows += ["locations (K) | 2", "head_dim | 20", "layers | 0, 2", "accuracy | 0.975", "n | 200"]
+    rows += ["locations (K) | 2", "dimension | 20", "layers | 0, 2", "accuracy | 0.975", "n | 200"]
     for row in rows:
         assert f"| {row} |" in card.text
     script = card.text.split("```python\n")[1].split("```")[0]
@@ -231,7 +231,7 @@ def test_the_card_claims_nothing_that_the_metadata_does_not_say(tmp_path):
     write_folder(vector(model="testbed", when="prompt"), tmp_path)
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.base_model is None and card.data.eval_results is None and "None" not in card.content
-    assert f'TaskVector.load("{FILE}")' in card.text and 'inserted(model, when="prompt")' in card.text
+    assert f'TaskVector.load("{FILE}")' in card.text and "| when | prompt |" in card.text
     (tmp_path / "owner/model").mkdir(parents=True)
     write_folder(vector(model=str(tmp_path / "owner/model")), tmp_path)
     assert ModelCard.load(tmp_path / "README.md").data.base_model is None

@@ -9,7 +9,8 @@ from transformers import PreTrainedModel
 from stv_exp import TaskVector
 from stv_exp.data.prompts import make_prompt
 from stv_exp.errors import StvError
-from stv_exp.models.heads import captured, find_heads, last_positions
+from stv_exp.models.edits import captured, last_positions
+from stv_exp.models.sites import find_heads
 from tests.conftest import llama, qwen2
 
 
@@ -50,7 +51,7 @@ def random_vector(model: PreTrainedModel, k: int = 5) -> TaskVector:
     heads = find_heads(model)
     pick = torch.Generator().manual_seed(1)
     locations = heads.all_locations()[torch.randperm(len(heads), generator=pick)[:k]]
-    return TaskVector(locations, 3 * torch.randn(k, heads.head_dim, generator=pick))
+    return TaskVector(locations, 3 * torch.randn(k, heads.dim, generator=pick))
 
 
 @torch.no_grad()
@@ -60,7 +61,7 @@ def logits(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Ten
 
 def test_head_dim_is_read_from_the_projection():
     heads = find_heads(llama())
-    assert (heads.n_layers, heads.n_heads, heads.head_dim) == (3, 6, 20)
+    assert (heads.n_layers, heads.n_heads, heads.dim) == (3, 6, 20)
 
 
 def test_inserting_a_rows_own_activations_changes_nothing(model_and_inputs):
@@ -92,12 +93,12 @@ def test_only_the_chosen_heads_at_the_last_token_are_overwritten(model_and_input
     with vector.inserted(model):
         heads = find_heads(model)
         # Registered later, so they see the input after the insertion.
-        hooks = [p.register_forward_pre_hook(look(i)) for i, p in enumerate(heads.projections)]
+        hooks = [p.register_forward_pre_hook(look(i)) for i, p in enumerate(heads.modules)]
         logits(model, inputs)
         for hook in hooks:
             hook.remove()
     for (layer, head), expected in zip(vector.locations.tolist(), vector.vectors, strict=True):
-        written = seen[layer].unflatten(-1, (heads.n_heads, heads.head_dim))[:, :, head]
+        written = seen[layer].unflatten(-1, (heads.n_heads, heads.dim))[:, :, head]
         torch.testing.assert_close(written[:, -1], expected.expand_as(written[:, -1]))
         assert not torch.isclose(written[:, :-1], expected).all(-1).any()
 
@@ -148,7 +149,7 @@ def _next_token(model, ids, vector, positions):
 
     def hook(layer):
         def write(module, args):
-            x = args[0].clone().unflatten(-1, (heads.n_heads, heads.head_dim))
+            x = args[0].clone().unflatten(-1, (heads.n_heads, heads.dim))
             for (where, head), value in zip(vector.locations.tolist(), vector.vectors, strict=True):
                 if where == layer:
                     x[:, positions, head] = value
@@ -156,7 +157,7 @@ def _next_token(model, ids, vector, positions):
 
         return write
 
-    hooks = [p.register_forward_pre_hook(hook(i)) for i, p in enumerate(heads.projections)]
+    hooks = [p.register_forward_pre_hook(hook(i)) for i, p in enumerate(heads.modules)]
     logits = model(input_ids=ids[None]).logits[0, -1]
     for h in hooks:
         h.remove()

@@ -18,10 +18,10 @@ from stv_exp.data.prompts import make_prompt
 from stv_exp.data.task import Example
 from stv_exp.errors import StvError
 from stv_exp.models.backbone import Backbone
-from stv_exp.models.heads import find_heads
 from stv_exp.models.loading import forget, load_backbone
 from stv_exp.models.prefix import prefill
 from stv_exp.models.scoring import fastest_way
+from stv_exp.models.sites import find_heads
 from stv_exp.models.sources import fingerprint
 from tests.conftest import llama
 from tests.families import FAMILIES
@@ -53,7 +53,7 @@ def test_a_pattern_names_the_projections_of_remote_code(folders):
     remote = ModelConfig(str(folders["qwen_vl_v1"]), attention="eager", trust_remote_code=True)
     found = load_backbone(remote).heads
     named = load_backbone(replace(remote, heads=HeadsConfig(QWEN_VL_PATTERN))).heads
-    assert (named.n_layers, named.n_heads, named.head_dim, named.pattern) == (3, 4, 16, QWEN_VL_PATTERN)
+    assert (named.n_layers, named.n_heads, named.dim, named.pattern) == (3, 4, 16, QWEN_VL_PATTERN)
     assert str(named) == str(found)
 
 
@@ -108,7 +108,7 @@ def test_quantised_weights_take_insertions(even_folder, quantization):
     pytest.importorskip("bitsandbytes", reason="quantised loading is the extra `large`")
     backbone = load_backbone(ModelConfig(str(even_folder), quantization=quantization))
     prompt = make_prompt(TEXT, question("one two three"), [question("four five")])
-    assert type(backbone.heads.projections[0]).__name__.startswith("Linear") and backbone.model.is_quantized
+    assert type(backbone.heads.modules[0]).__name__.startswith("Linear") and backbone.model.is_quantized
     own = backbone.capture(backbone.encode([prompt]))[0]
     batch = backbone.encode([prompt])
     with torch.inference_mode():
@@ -155,7 +155,7 @@ def test_weights_that_bypass_hooks_are_refused(folders):
     backbone = fused(load_backbone(ModelConfig(str(folders["llama"]))))
     forget()
     batch = backbone.encode([make_prompt(TEXT, question())])
-    with pytest.raises(StvError, match=r"Only 0 of 3 output projections at .* bypass hooks"):
+    with pytest.raises(StvError, match=r"Only 0 of 3 modules at .* bypass hooks"):
         backbone.capture(batch)
     vector = TaskVector(torch.tensor([[1, 2]]), torch.zeros(1, 20))
     with pytest.raises(StvError, match="bypass hooks"), vector.inserted(backbone.model):

@@ -269,7 +269,7 @@ def test_classification_scores_labels_as_brute_force_does(config, backbone, task
     labels = (words[0], f"{words[1]} {words[2]}", words[2], f"{words[0]} {words[1]} {words[3]}")
     pick = torch.Generator().manual_seed(0)
     locations = backbone.heads.all_locations()[::3][: 0 if shots else None]  # few-shot prompts go without a vector
-    vector = TaskVector(locations, torch.randn(len(locations), backbone.heads.head_dim, generator=pick))
+    vector = TaskVector(locations, torch.randn(len(locations), backbone.heads.dim, generator=pick))
     config = replace(config, insertion=replace(config.insertion, when=when))
     sampler = DemonstrationSampler(task, 0)
     template = config.dataset.template

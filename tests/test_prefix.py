@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stv_exp.data.prompts import make_prompt
-from stv_exp.models.heads import Insertion, inserted
+from stv_exp.models.edits import Edit, Insertion, inserted
 from stv_exp.models.prefix import PrefixCache, prefill
 from stv_exp.models.scoring import tree as score
 
@@ -30,9 +30,9 @@ def insertion(backbone, queries: int, mode: str = "replace", partial: bool = Fal
     pick = torch.Generator().manual_seed(3)
     heads = backbone.heads
     locations = heads.all_locations()[torch.randperm(len(heads), generator=pick)[:K]]
-    vectors = torch.randn(queries, S, K, heads.head_dim, generator=pick)
+    vectors = torch.randn(queries, S, K, heads.dim, generator=pick)
     active = torch.rand(queries, S, K, generator=pick) < 0.5 if partial else None
-    return Insertion(locations, vectors, active, mode)
+    return Edit(mode).insertion(locations, vectors, active)
 
 
 @torch.inference_mode()
@@ -60,8 +60,7 @@ def test_a_tree_scores_like_full_forwards(backbone, prompts, answers, when, mode
     assert tree.shape == (len(chosen), S, max(map(len, answers)))
     for q, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         for s in range(S):
-            active = None if many.active is None else many.active[q, s]
-            one = Insertion(many.locations, many.vectors[q, s], active, mode)
+            one = many.map(lambda t, q=q, s=s: t[q, s])
             expected = full_forward(backbone, prompt, answer, one, when)
             torch.testing.assert_close(tree[q, s, : len(answer)], expected, atol=1e-5, rtol=1e-5)
             assert (tree[q, s, len(answer) :] == 0).all()

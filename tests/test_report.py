@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
-from stv_exp.config import BankConfig
+from stv_exp.artefacts.chosen import Chosen
+from stv_exp.config import BankConfig, setting
 from stv_exp.diagnostics import diagnose
 from stv_exp.errors import StvError
 from stv_exp.identity import settings
@@ -21,8 +22,6 @@ from stv_exp.pipeline import run
 from stv_exp.report.__main__ import main
 from stv_exp.report.comparison import by_task, k_collapse, pairwise, report, summary
 from stv_exp.report.runs import load_runs
-from stv_exp.report.selection import key_of
-from stv_exp.stages.policy import Chosen
 from stv_exp.statistics import interval
 from stv_exp.store import write_json
 from tests.conftest import with_method
@@ -31,7 +30,12 @@ from tests.conftest import with_method
 def table(**columns: list) -> pd.DataFrame:
     n = len(columns["accuracy"])
     rest = {"label": ["stv"] * n, "method": ["stv"] * n, "task": ["a"] * n, "seed": [0] * n}
-    numbers = {"seconds": [1.0] * n, "location_search_seconds": [0.5] * n, "candidate_evaluations": [8] * n}
+    numbers = {
+        "seconds": [1.0] * n,
+        "location_search_seconds": [0.5] * n,
+        "candidate_evaluations": [8] * n,
+        "search_token_forwards": [9.0] * n,
+    }
     return pd.DataFrame({**rest, **numbers, **columns})
 
 
@@ -186,7 +190,7 @@ def sweep(
     for (k, m), n in right.items():
         name = "-".join(map(str, [k, m, *rest.values()])).translate(str.maketrans("", "", "{}': "))
         said = ["cat"] * n + ["dog"] * (4 - n)
-        write_run(outputs, name, said, ["cat"], validation=validation.get((k, m)), bank={"k": k, "m": m}, **rest)
+        write_run(outputs, name, said, ["cat"], validation=validation.get((k, m)), method={"k": k, "m": m}, **rest)
 
 
 def test_the_report_shows_the_runs_chosen_on_validation_whatever_they_do_on_eval(tmp_path, capsys):
@@ -257,12 +261,10 @@ def test_a_selection_is_rescored_from_the_command_line(tmp_path, monkeypatch, ca
 
 @pytest.mark.parametrize("where", ["sensitivity", "none"])
 def test_every_setting_that_a_run_records_has_its_key_of_the_command_line(config, where):
-    method = replace(config.method, where=where, shots=0 if where == "sensitivity" else 2)
-    for stage, own in settings(replace(config, method=method)).items():
+    prompting = {"what": "none", "how": "none", "shots": 2} if where == "none" else {}
+    for stage, own in settings(with_method(config, where=where, **prompting)).items():
         for name in own:
-            value: Any = config
-            for part in key_of(f"{stage}.{name}").split("."):
-                value = getattr(value, part)
+            setting(config, f"{stage}.{name}")
 
 
 def test_falling_accuracy_over_k_is_said_and_rising_is_not():

@@ -7,15 +7,25 @@ from dataclasses import replace
 import pytest
 import torch
 
+from stv_exp.artefacts.scan import Scan
 from stv_exp.config import BankConfig, InsertionConfig
 from stv_exp.errors import StvError
+from stv_exp.methods import categorical
+from stv_exp.methods.how.bernoulli import Bernoulli
+from stv_exp.methods.how.reinforce import leave_one_out, standardised
+from stv_exp.methods.method import Method
+from stv_exp.methods.what.clusters import cluster
+from stv_exp.methods.where.sensitivity import SENSITIVITIES, Sensitivity
 from stv_exp.models.backbone import Backbone
-from stv_exp.stages.bank import build_bank, cluster
-from stv_exp.stages.candidates import ClusterCandidates, MaskCandidates
+from stv_exp.models.edits import Edit
+from stv_exp.stages.bank import build_bank
 from stv_exp.stages.evaluate import evaluate
-from stv_exp.stages.policy import choose, make_candidates, standardise
-from stv_exp.stages.scan import SENSITIVITIES, Scan, make_pairs, scan
+from stv_exp.stages.scan import make_pairs, scan
+from stv_exp.stages.search import choose, insertion
 from tests.conftest import with_method
+
+MTV = {"where": "all", "what": "mean", "how": "bernoulli"}
+SEARCHES = [MTV, *({"how": how} for how in ("reinforce", "gumbel_softmax", "cross_entropy", "greedy"))]
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +52,12 @@ def test_sensitivities_are_their_definitions(scanned):
             }
             assert set(expected) == set(SENSITIVITIES)
             for kind, value in expected.items():
-                torch.testing.assert_close(scanned.sensitivity(kind)[layer, head], value, atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(SENSITIVITIES[kind](scanned)[layer, head], value, atol=1e-5, rtol=1e-4)
 
 
-def test_top_locations_are_the_most_sensitive_heads_in_order(scanned):
-    sensitivity = scanned.sensitivity("mean_delta")
-    locations = scanned.top_locations("mean_delta", 3)
+def test_top_locations_are_the_most_sensitive_heads_in_order(scanned, config):
+    sensitivity = SENSITIVITIES["mean_delta"](scanned)
+    locations = Sensitivity(with_method(config, k=3, sensitivity="mean_delta")).locations(scanned)
     values = sensitivity[locations[:, 0], locations[:, 1]]
     assert values.tolist() == sorted(sensitivity.flatten().tolist(), reverse=True)[:3]
 
@@ -100,9 +110,9 @@ def test_centroids_are_the_means_of_what_is_nearest_to_them():
     torch.testing.assert_close(centroids[0][order], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_more_clusters_than_activations_is_refused(scanned, config):
-    with pytest.raises(StvError, match=r"method\.m=31 candidates cannot be made of 30 activations"):
-        build_bank(scanned, with_method(config, m=31))
+def test_more_clusters_than_activations_is_refused(config):
+    with pytest.raises(StvError, match=r"method\.m=13 candidates cannot be made of scan\.pairs=12 activations"):
+        Method.of(with_method(config, m=13)).check()
 
 
 @pytest.mark.parametrize("k", [0, 9])
@@ -126,46 +136,49 @@ def test_add_mode_clusters_what_the_demonstrations_change(scanned, config):
     torch.testing.assert_close(bank.centroids[0, 0], scanned.deltas[:, layer, head].mean(0))
 
 
-def test_cluster_candidates_follow_their_categoricals(scanned, config):
-    candidates = ClusterCandidates(build_bank(scanned, config), "replace", identity=True)
-    with torch.no_grad():
-        candidates.logits.copy_(torch.randn(5, 4, generator=torch.Generator().manual_seed(0)))
-    choices = candidates.sample(2, 3000, torch.Generator().manual_seed(0))
+def test_choices_follow_their_categoricals(scanned, config):
+    bank = build_bank(scanned, config)
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    choices = categorical.sample(logits, 2, 3000, torch.Generator().manual_seed(0))
     assert choices.shape == (2, 3000, 5)
     frequency = torch.nn.functional.one_hot(choices.flatten(0, 1), 4).float().mean(0)
-    torch.testing.assert_close(frequency, candidates.logits.softmax(-1).detach(), atol=0.03, rtol=0)
-    expected = torch.distributions.Categorical(logits=candidates.logits).log_prob(choices).sum(-1)
-    torch.testing.assert_close(candidates.log_prob(choices), expected)
-    entropy = torch.distributions.Categorical(logits=candidates.logits).entropy().mean()
-    torch.testing.assert_close(candidates.entropy(), entropy)
-    insertion = candidates.insertion(choices)
-    assert torch.equal(insertion.active, choices != 3)
+    torch.testing.assert_close(frequency, logits.softmax(-1), atol=0.03, rtol=0)
+    expected = torch.distributions.Categorical(logits=logits)
+    torch.testing.assert_close(categorical.log_prob(logits, choices), expected.log_prob(choices).sum(-1))
+    torch.testing.assert_close(categorical.entropy(logits), expected.entropy().mean())
+    written = insertion(bank, choices, Edit())
+    assert torch.equal(written.keep == 1, choices == 3), "choice M leaves a location alone"
     q, s, k = (choices != 3).nonzero()[7].tolist()
-    assert torch.equal(insertion.vectors[q, s, k], candidates.bank.centroids[k, choices[q, s, k]])
+    assert torch.equal(written.values[q, s, k], bank.centroids[k, choices[q, s, k]])
+    assert (written.values[choices == 3] == 0).all()
 
 
-def test_mask_candidates_start_at_mtvs_probability_and_never_become_certain(scanned, config):
-    bank = build_bank(scanned, with_method(config, where="learned", what="mean"))
-    candidates = MaskCandidates(bank, "replace")
+def test_masks_start_at_mtvs_probability_and_never_become_certain(scanned, config):
+    config = with_method(config, **MTV)
+    how, bank = Bernoulli(config), build_bank(scanned, config)
     assert len(bank.locations) == 8
-    share = candidates.sample(4, 2000, torch.Generator().manual_seed(0)).float().mean()
-    assert abs(share - torch.tensor(-1.0).sigmoid()) < 0.02
-    with torch.no_grad():
-        candidates.logits.fill_(100)
-    choices = torch.ones(1, 1, 8, dtype=torch.long)
-    torch.testing.assert_close(candidates.log_prob(choices)[0, 0].exp(), torch.tensor(0.999**8))
+    inserted = how.sample(how.start(bank), 4, 2000, torch.Generator().manual_seed(0)) == 0
+    assert abs(inserted.float().mean() - torch.tensor(-1.0).sigmoid()) < 0.02
+    everything = torch.zeros(1, 1, 8, dtype=torch.long)
+    torch.testing.assert_close(how.log_prob(torch.full((8,), 100.0), everything)[0, 0].exp(), torch.tensor(0.999**8))
 
 
 def test_advantages_have_mean_0_and_deviation_1_within_a_query():
-    advantage = standardise(torch.randn(3, 50) * 4 + 7)
+    advantage = standardised(torch.randn(3, 50) * 4 + 7)
     torch.testing.assert_close(advantage.mean(1), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(advantage.std(1), torch.ones(3), atol=1e-4, rtol=0)
-    assert (standardise(torch.full((1, 4), 2.0)) == 0).all()
+    assert (standardised(torch.full((1, 4), 2.0)) == 0).all()
 
 
-@pytest.mark.parametrize("where", ["sensitivity", "learned"])
-def test_the_same_seed_gives_the_same_vector_bit_for_bit(backbone, task, config, where):
-    config = with_method(config, where=where, what="mean" if where == "learned" else "clusters")
+def test_leave_one_out_compares_each_sample_with_the_others():
+    rewards = torch.randn(2, 4)
+    others = torch.stack([rewards[:, [j for j in range(4) if j != i]].mean(1) for i in range(4)], 1)
+    torch.testing.assert_close(leave_one_out(rewards), rewards - others)
+
+
+@pytest.mark.parametrize("method", SEARCHES, ids=lambda m: m["how"])
+def test_the_same_seed_gives_the_same_vector_bit_for_bit(backbone, task, config, method):
+    config = with_method(config, **method)
     bank = build_bank(scan(backbone, task, config), config)
     a, b = (choose(backbone, task, bank, config) for _ in range(2))
     other = choose(backbone, task, bank, replace(config, seed=1))
@@ -173,12 +186,21 @@ def test_the_same_seed_gives_the_same_vector_bit_for_bit(backbone, task, config,
     assert a.history != other.history
 
 
-@pytest.mark.parametrize("where", ["sensitivity", "random", "learned"])
-def test_every_search_has_the_same_budget_of_candidate_evaluations(backbone, task, config, where):
-    config = with_method(config, where=where, what="mean" if where == "learned" else "clusters")
+@pytest.mark.parametrize("method", [{}, {"where": "random"}, MTV], ids=["stv", "random_locations", "mtv"])
+def test_every_search_has_the_same_budget_of_candidate_evaluations(backbone, task, config, method):
+    config = with_method(config, **method)
     bank = build_bank(scan(backbone, task, config), config)
     budget = config.policy.steps * config.policy.queries * config.policy.samples
     assert budget - 8 < choose(backbone, task, bank, config).candidate_evaluations <= budget
+
+
+@pytest.mark.parametrize("method", SEARCHES, ids=lambda m: m["how"])
+def test_every_search_stays_within_a_budget_of_token_forwards(backbone, task, config, method):
+    """Answers are one token here; a gradient's evaluation costs three."""
+    config = replace(with_method(config, **method), policy=replace(config.policy, budget=150))
+    chosen = choose(backbone, task, build_bank(scan(backbone, task, config), config), config)
+    each = 3 if method["how"] == "gumbel_softmax" else 1
+    assert 150 - 12 * each < chosen.candidate_evaluations * each <= 150
 
 
 def test_the_policy_climbs_the_reward(backbone, task, config):
@@ -195,15 +217,14 @@ def test_the_policy_climbs_the_reward(backbone, task, config):
 def test_identity_lets_a_search_leave_heads_alone(backbone, task, config):
     config = replace(config, bank=BankConfig(identity=True))
     bank = build_bank(scan(backbone, task, config), config)
-    candidates = make_candidates(bank, config)
-    nothing = torch.full((1, 1, 5), 3)
-    assert not candidates.insertion(nothing).active.any()
+    nothing = insertion(bank, torch.full((1, 1, 5), 3), Edit())
+    assert (nothing.keep == 1).all() and (nothing.values == 0).all()
     chosen = choose(backbone, task, bank, config)
     assert len(chosen.locations) == int(chosen.active.sum()) <= 5
 
 
 def test_too_small_a_budget_for_the_final_selection_is_refused(backbone, task, config):
-    config = with_method(config, where="learned", what="mean")
+    config = with_method(config, **MTV)
     bank = build_bank(scan(backbone, task, config), config)
     with pytest.raises(StvError, match=r"raise policy\.steps"):
         choose(backbone, task, bank, replace(config, policy=replace(config.policy, steps=1)))

@@ -23,6 +23,7 @@ from stv_exp.config import Config
 from stv_exp.errors import StvError
 from stv_exp.methods.method import Method
 from stv_exp.methods.registry import KINDS, choices, summary
+from stv_exp.sweeper import register
 
 log = logging.getLogger(__name__)
 _studies: list[tuple[str, str]] = []
@@ -49,7 +50,7 @@ def main() -> int:
 
 
 def _open_config_dir() -> None:
-    """Put the folder of `--config-dir` on the module path: loaders and choices of a user's own lie beside their YAML."""
+    """Put the folder of `--config-dir` on the module path: a user's own loaders and choices lie beside their YAML."""
     found = get_args_parser().parse_known_args()[0].config_dir
     if found:
         sys.path.insert(0, str(Path(found).absolute()))
@@ -97,6 +98,7 @@ def _parts() -> str:
 OmegaConf.register_new_resolver("signature", _signature, replace=True)
 OmegaConf.register_new_resolver("method_parts", _parts, replace=True)
 ConfigStore.instance().store(name="schema", node=Config)
+register()
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="config")

@@ -22,7 +22,8 @@ class HeadsConfig:
 class ModelConfig:
     """A Hugging Face model. `name` is a hub id, a folder, or one of `testbed`, `tiny` and `smollm2` (no download).
 
-    `dtype` is float32, bfloat16, float16 or auto: bfloat16 where the device computes it fast, else float32. `chat` writes prompts with the model's chat template. `device_map` (such as `auto`) spreads weights over devices;
+    `dtype` is float32, bfloat16, float16 or auto: bfloat16 where the device computes it fast, else float32. `chat`
+    writes prompts with the model's chat template. `device_map` (such as `auto`) spreads weights over devices;
     `quantization` needs the extra `large`. `trust_remote_code` runs code that comes with the weights.
     """
 
@@ -150,10 +151,10 @@ class PolicyConfig:
     """The search: `steps` steps of `queries` support queries with `samples` candidates each.
 
     `budget` replaces `steps`: as many as that many token-forwards of candidates pay for (a token through all layers is
-    1, a backward pass counts 2; 0: no budget). `reward` is the mean log-likelihood of all answer tokens or of the first.
-    `baseline` (REINFORCE) is standardised or leave_one_out. `threshold`: a mask never holds a location that is less
-    probable (MTV). The temperature of `gumbel_softmax` goes from `temperature` to `final_temperature`; without
-    `straight_through` its forward is soft too. `cache_bytes` of prefixes are kept (0: what fits).
+    1, a backward pass counts 2; 0: no budget). `reward` is the mean log-likelihood of the answer's tokens, all or the
+    first. `baseline` is standardised or leave_one_out. `threshold`: no mask holds a location that is less probable. A
+    softmax over candidates goes from `temperature` to `final_temperature`; without `straight_through` its forward is
+    soft too. `cache_bytes` of prefixes are kept (0: what fits in half of the free memory).
     """
 
     steps: int = 600

@@ -53,10 +53,11 @@ def settings(config: Config) -> dict[str, Any]:
     if config.job != "run":
         return {config.job: asdict(config.pretrain if config.job == "pretrain" else config.dataset)}
     used: dict[str, Any] = {"model": _model(config), "dataset": asdict(config.dataset)}
-    for key, value in _values(config, sorted(Method.of(config).signed)).items():
-        section, _, name = key.partition(".")
-        used.setdefault(section, {})[name] = value
-    return used
+    signed = Method.of(config).signed
+    for section, values in asdict(config).items():
+        if isinstance(values, dict) and section not in used:
+            used[section] = {name: value for name, value in values.items() if f"{section}.{name}" in signed}
+    return {section: values for section, values in used.items() if values}
 
 
 def _model(config: Config) -> dict[str, Any]:

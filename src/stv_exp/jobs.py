@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def start(config: Config, overrides: list[str]) -> float | None:
-    """Do the job; returns what a sweeper may optimise: a run's score on its validation examples, or else its accuracy."""
+    """Do the job; returns what a sweeper may optimise: a run's validation score, or its accuracy where it has none."""
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     if config.job == "check_data":

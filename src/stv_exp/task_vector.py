@@ -24,7 +24,7 @@ KEPT = ("model", "revision", "heads", "pattern")  # metadata that arithmetic pas
 class TaskVector(Artefact):
     """Locations `[K, 2]` (layer, head) and the head activations `[K, head_dim]` to insert there.
 
-    At a `site` without heads (attention, mlp, residual) locations are `[K, 1]` and vectors `[K, hidden_size]`. `mode` is
+    At a `site` without heads (attention, mlp, residual) locations are `[K, 1]`, vectors `[K, hidden_size]`. `mode` is
     `replace`, `add` or `blend`; `weights [K]` (1 where None) are the shares of a blend or the factors of an addition.
     `norm_preserving` keeps the length of what is edited. `when` is `every_step` (the prompt and each generated token)
     or `prompt`; a file of 0.2 has it in its metadata. `metadata` says where the vector comes from (model, method,
@@ -106,7 +106,8 @@ class TaskVector(Artefact):
     def inserted(self, model: PreTrainedModel, when: str | None = None) -> Iterator[PreTrainedModel]:
         """Within the block, `model` runs with this vector at the last token of every sequence.
 
-        `model` is any supported transformers model; `when` overrides the vector's own. Batches may be padded on either side; insertion ends with the block, also on error.
+        `model` is any supported transformers model; `when` overrides the vector's own. Batches may be padded on either
+        side; insertion ends with the block, also on error.
         Blocks nest, those of one vector too: `add` then adds it twice. A prompt must be prefilled at once and with a
         cache, which is what `generate` does unless told otherwise (`prefill_chunk_size`, `use_cache=False`).
         """

@@ -44,9 +44,7 @@ class Task:
                 raise StvError(f"{self.name} has an id twice in its {split} split; give each example an id of its own.")
         for one, other in combinations(splits, 2):
             if both := {e.id for e in splits[one]} & {e.id for e in splits[other]}:
-                raise StvError(
-                    f"{self.name} has {min(both)!r} in both {one} and {other}; the splits must not touch."
-                )
+                raise StvError(f"{self.name} has {min(both)!r} in both {one} and {other}; the splits must not touch.")
 
     def held_out(self, n: int) -> Task:
         """The same with `n` examples moved from the support to validation, the same ones for every seed."""
@@ -54,12 +52,14 @@ class Task:
             return self
         if not 0 < n < len(self.support):
             raise StvError(
-                f"dataset.validation={n} cannot be held out of the {len(self.support)} support examples of {self.name}; "
-                f"choose 0 to {len(self.support) - 1}."
+                f"dataset.validation={n} cannot be held out of the {len(self.support)} support examples of "
+                f"{self.name}; choose 0 to {len(self.support) - 1}."
             )
         taken = set(random.Random("validation").sample(range(len(self.support)), n))
         validation = tuple(e for i, e in enumerate(self.support) if i in taken)
-        return replace(self, support=tuple(e for i, e in enumerate(self.support) if i not in taken), validation=validation)
+        return replace(
+            self, support=tuple(e for i, e in enumerate(self.support) if i not in taken), validation=validation
+        )
 
 
 def most_frequent_first(answers: Sequence[str]) -> tuple[str, ...]:

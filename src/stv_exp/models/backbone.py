@@ -20,9 +20,9 @@ from transformers.feature_extraction_utils import BatchFeature
 from stv_exp.config import TemplateConfig
 from stv_exp.data.prompts import Prompt
 from stv_exp.errors import StvError
+from stv_exp.models.edits import captured, last_positions, only_logits
 from stv_exp.models.families import family_of
 from stv_exp.models.sites import Site, find_site
-from stv_exp.models.edits import captured, last_positions, only_logits
 from stv_exp.task_vector import TaskVector
 
 IMAGE = "<image>"  # an image's place in a prompt of ours, whatever the family writes there
@@ -174,9 +174,7 @@ class Backbone:
         return torch.stack([a.cpu() for a in activations], dim=1)
 
     @torch.inference_mode()
-    def generate(
-        self, batch: BatchFeature, max_new_tokens: int, vector: TaskVector | None = None
-    ) -> list[str]:
+    def generate(self, batch: BatchFeature, max_new_tokens: int, vector: TaskVector | None = None) -> list[str]:
         """Greedy continuations of a batch, cut at the first newline, with `vector` inserted if given."""
         with vector.inserted(self.model) if vector else nullcontext():
             ids = self.model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)

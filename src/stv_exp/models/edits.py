@@ -64,7 +64,9 @@ class Edit:
     weights: Tensor | float = 1.0
     norm_preserving: bool = False
 
-    def insertion(self, locations: Tensor, vectors: Tensor, active: Tensor | None = None, site: str = "head") -> Insertion:
+    def insertion(
+        self, locations: Tensor, vectors: Tensor, active: Tensor | None = None, site: str = "head"
+    ) -> Insertion:
         """The insertion of `vectors [..., K, D]`; locations where `active [..., K]` is false are left alone."""
         values, keep = self.applied(vectors)
         if active is not None:

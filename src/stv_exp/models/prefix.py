@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psutil
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -43,7 +44,7 @@ class Prefix:
 
 
 class PrefixCache:
-    """Prefixes by query id, at most `max_bytes` of them; the least recently used is dropped and made again.
+    """Prefixes by query id, at most `max_bytes` of them (0: what fits); the least recently used is dropped, made again.
 
     In float32 no result depends on the bound; in half precision a prefix that is made again in another batch differs
     by rounding.
@@ -51,7 +52,7 @@ class PrefixCache:
 
     def __init__(self, backbone: Backbone, max_bytes: int) -> None:
         self.backbone = backbone
-        self.max_bytes = max_bytes
+        self.max_bytes = max_bytes or _half_of_what_is_free(backbone.device)
         self.prefilled = 0
         self.n_bytes = 0
         self._kept: OrderedDict[str, Prefix] = OrderedDict()
@@ -77,6 +78,11 @@ class PrefixCache:
             if self.n_bytes >= self.max_bytes:
                 return
             self.get(prompts[start : start + batch_size])
+
+
+def _half_of_what_is_free(device: torch.device) -> int:
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return free // 2
 
 
 @torch.no_grad()  # not inference mode: a search by gradient reads what is kept

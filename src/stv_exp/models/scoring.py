@@ -73,7 +73,7 @@ def fastest_way(backbone: Backbone, prompts: Sequence[Prompt], answers: Sequence
     tolerance = torch.finfo(dtype).eps ** 0.5
     for name, way in WAYS.items():
         try:
-            apart = [PrefixCache(backbone, 0).get([prompt])[0] for prompt in prompts]  # joined, as in a search
+            apart = [PrefixCache(backbone, 1).get([prompt])[0] for prompt in prompts]  # joined, as in a search
             found = way(backbone, apart, answers, probe, "every_step")
         except torch.OutOfMemoryError:
             raise

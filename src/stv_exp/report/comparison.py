@@ -21,7 +21,7 @@ from stv_exp.statistics import compare, interval
 from stv_exp.store import read_json, write_text
 
 HEADERS = ["method", "accuracy", "95%", "tasks", "seeds", "location search (s)", "all stages (s)"]
-HEADERS += ["candidate evaluations"]
+HEADERS += ["candidate evaluations", "token-forwards"]
 PAIRED_HEADERS = ["method", "against", "items", "difference", "95%", "p"]
 
 
@@ -80,6 +80,7 @@ def summary(runs: pd.DataFrame, scores: pd.DataFrame) -> list[list[str]]:
                 "-" if pd.isna(search) else f"{search:.2f}",
                 f"{own['seconds'].mean():.2f}",
                 f"{own['candidate_evaluations'].mean():.0f}",
+                "-" if pd.isna(tokens := own["search_token_forwards"].mean()) else f"{tokens:.0f}",
             ]
         )
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ def load_runs(outputs: Path, study: str | None = None, select: Sequence[str] = (
     """One row for each run that is done; raises `StvError` where there is none.
 
     Columns: signature, folder, label (method and what varies), task, seed, accuracy, validation_accuracy (NaN without),
-    n, seconds, location_search_seconds, candidate_evaluations. With `select` only the rows and with the columns of
-    `selection.best_on_validation`, and the selected keys are no part of the label.
+    n, seconds, location_search_seconds, candidate_evaluations, search_token_forwards (scan included). With `select`
+    only the rows and with the columns of `selection.best_on_validation`, the selected keys being no part of the label.
     """
     records = [r for r in (_record(folder) for folder in _folders(outputs, study)) if r is not None]
     if not records:
@@ -32,10 +33,9 @@ def load_runs(outputs: Path, study: str | None = None, select: Sequence[str] = (
     runs = pd.DataFrame([r["row"] for r in records]).astype({"validation_accuracy": float})
     methods, settings = runs["method"].tolist(), [r["settings"] for r in records]
     varying = _varying(methods, settings)
-    selected = selection.recorded_names(select, {name for own in varying.values() for name in own})
-    left_out = {name for names in selected.values() for name in names}
-    runs["label"] = _labels(methods, settings, {m: [n for n in own if n not in left_out] for m, own in varying.items()})
-    return selection.best_on_validation(runs, settings, selected) if select else runs
+    selection.check_keys(select, {name for own in varying.values() for name in own})
+    runs["label"] = _labels(methods, settings, {m: [n for n in own if n not in select] for m, own in varying.items()})
+    return selection.best_on_validation(runs, settings, select) if select else runs
 
 
 def load_scores(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
@@ -109,8 +109,14 @@ def _record(folder: Path) -> dict[str, Any] | None:
         "seconds": metrics["seconds"]["total"],
         "location_search_seconds": metrics["location_search_seconds"],
         "candidate_evaluations": metrics["candidate_evaluations"],
+        "search_token_forwards": _search_tokens(metrics.get("token_forwards")),
     }
     return {"row": row, "settings": used}
+
+
+def _search_tokens(by_stage: dict[str, float] | None) -> float:
+    """Token-forwards of all stages before the evaluation; NaN for runs of 0.2, which did not count them."""
+    return float("nan") if by_stage is None else sum(n for stage, n in by_stage.items() if stage != "evaluation")
 
 
 def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -125,7 +131,7 @@ def _varying(methods: list[str], settings: list[dict[str, Any]]) -> dict[str, li
     varying: dict[str, list[str]] = {}
     for method in set(methods):
         own = [s for m, s in zip(methods, settings, strict=True) if m == method]
-        names = [name for name in own[0] if name not in _NOT_VARIANT]
+        names = [name for name in dict.fromkeys(chain.from_iterable(own)) if name not in _NOT_VARIANT]
         varying[method] = [name for name in names if len({str(s.get(name)) for s in own}) > 1]
     return varying
 

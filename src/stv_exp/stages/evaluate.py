@@ -93,9 +93,7 @@ def evaluate(
     return [_judge(prompt, texts[i], score) for i, prompt in enumerate(prompts)]
 
 
-def _prompts(
-    backbone: Backbone, task: Task, queries: Sequence[Example], config: Config, split: str
-) -> list[Prompt]:
+def _prompts(backbone: Backbone, task: Task, queries: Sequence[Example], config: Config, split: str) -> list[Prompt]:
     """Queries behind their demonstrations; without any, nothing is compared."""
     shots, choice = config.method.shots, config.demonstrations.choice
     features = demonstration_features(backbone, task, config, queries) if shots else {}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from lightning.pytorch.loggers import Logger
 from torch import Generator, Tensor, nn
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader
 
 from stv_exp.artefacts.bank import Bank
 from stv_exp.artefacts.chosen import Chosen
@@ -16,7 +16,6 @@ from stv_exp.config import Config
 from stv_exp.data.prompts import Prompt, make_prompt
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
-from stv_exp.methods.choice import How
 from stv_exp.methods.guard import blamed, checked_choices
 from stv_exp.methods.method import Method
 from stv_exp.methods.search import Search
@@ -108,10 +107,10 @@ class CandidateSearch(Stage):
 
     def queries(self) -> list[list[Example]]:
         """The queries of each step: epochs of a shuffled support split, so that each is asked before any again."""
-        order = RandomSampler(self.support, generator=Generator().manual_seed(self.config.seed))
+        pick = Generator().manual_seed(self.config.seed)
         n, batches = self.config.policy.queries, list[list[Example]]()
         while len(batches) < self.steps:
-            epoch = [self.support[i] for i in order]
+            epoch = [self.support[i] for i in torch.randperm(len(self.support), generator=pick).tolist()]
             batches += [epoch[i : i + n] for i in range(0, len(epoch) - n + 1, n)]
         return batches[: self.steps]
 

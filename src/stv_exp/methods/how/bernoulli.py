@@ -6,8 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 from stv_exp.errors import StvError
-from stv_exp.methods.choice import What, Where
-from stv_exp.methods.choice import How as AnyHow
+from stv_exp.methods.choice import How, What, Where
 from stv_exp.methods.how.reinforce import Reinforce, standardised
 from stv_exp.methods.registry import register
 from stv_exp.methods.search import Problem, Search
@@ -41,7 +40,7 @@ class Bernoulli(Reinforce):
     def may_decline(self) -> bool:
         return True
 
-    def needs(self, where: Where, what: What, how: AnyHow) -> str | None:
+    def needs(self, where: Where, what: What, how: How) -> str | None:
         return "a what with one candidate a location, such as what=mean" if what.many else None
 
     def start(self, bank: Bank) -> Tensor:

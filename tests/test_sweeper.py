@@ -1,0 +1,152 @@
+"""Variants crossed with a grid: which jobs they make, and a sweep of them from end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from stv_exp.errors import StvError
+from stv_exp.sweeper import BasicSweeper, job_overrides, parse_variant
+from tests.test_cli import stv_exp
+
+PARSER = OverridesParser.create()
+VARIANTS = ("method=zero_shot", "method=few_shot method.shots=1,5")
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def jobs(params: str = "", given: str = "", variants: tuple[str, ...] = ()) -> list[str]:
+    """The jobs, each as it is typed."""
+    parsed = [PARSER.parse_overrides(words.split()) for words in (params, given)]
+    lines = [parse_variant(line, PARSER) for line in variants]
+    return [" ".join(job) for job in job_overrides(parsed[0], parsed[1], lines)]
+
+
+def test_every_variant_runs_in_each_point_of_the_grid_and_varies_fastest():
+    assert jobs("dataset.task=a,b seed=0,1", variants=VARIANTS) == [
+        f"dataset.task={task} seed={seed} {variant}"
+        for task in "ab"
+        for seed in "01"
+        for variant in ("method=zero_shot", "method=few_shot method.shots=1", "method=few_shot method.shots=5")
+    ]
+
+
+def test_the_variants_of_smollm2_are_13_a_task_and_seed():
+    sweeper = yaml.safe_load((CONF / "experiment/smollm2.yaml").read_text())["hydra"]["sweeper"]
+    params = " ".join(f"{key}={str(value).replace(' ', '')}" for key, value in sweeper["params"].items())
+    made = jobs(params, variants=tuple(sweeper["variants"]))
+    assert len(made) == 11 * 3 * 13
+    assert all(job.startswith("dataset.task=adjective_to_adverb seed=0 method=") for job in made[:13])
+
+
+@pytest.mark.parametrize(
+    ("params", "given"),
+    [("", ""), ("a=1,2 b=3", ""), ("a=1,2 b=3,4", "+experiment=x a=5,6 c=7"), ("", "a=choice(1,2) b=range(0,2)")],
+)
+def test_without_variants_the_jobs_are_hydras_own(params, given):
+    overrides = PARSER.parse_overrides([*params.split(), *given.split()])
+    assert [jobs(params, given)] == [[" ".join(j) for j in b] for b in BasicSweeper.split_arguments(overrides, None)]
+
+
+def test_a_key_of_the_command_line_replaces_that_of_the_grid():
+    assert jobs("seed=0,1,2", "seed=7", ("method=stv",)) == ["seed=7 method=stv"]
+    assert jobs("seed=0,1,2", "++seed=7", ("method=stv",)) == ["++seed=7 method=stv"]
+
+
+def test_a_method_of_the_command_line_takes_the_place_of_the_variants():
+    assert jobs("seed=0", "method=mtv,stv", VARIANTS) == ["seed=0 method=mtv", "seed=0 method=stv"]
+
+
+def test_a_method_of_the_command_line_is_crossed_with_variants_of_something_else():
+    assert jobs("", "method=stv", ("method.k=1,2", "method.m=3")) == [
+        "method=stv method.k=1",
+        "method=stv method.k=2",
+        "method=stv method.m=3",
+    ]
+
+
+def test_another_key_of_the_command_line_replaces_it_in_the_variants_and_doubles_are_dropped():
+    assert jobs("", "method.shots=3", VARIANTS) == ["method.shots=3 method=zero_shot", "method.shots=3 method=few_shot"]
+    assert jobs("", "++method.shots=3", VARIANTS[1:]) == ["++method.shots=3 method=few_shot"]
+    assert jobs("", "seed=3", ("seed=0,1", "seed=2")) == ["seed=3"]
+
+
+def test_a_key_of_a_variant_replaces_that_of_the_grid_in_its_line_only():
+    assert jobs("seed=0,1", variants=("method=zero_shot seed=0", "method=stv")) == [
+        "method=zero_shot seed=0",
+        "seed=0 method=stv",
+        "seed=1 method=stv",
+    ]
+
+
+def test_a_job_that_is_named_twice_is_launched_once():
+    assert jobs("seed=0,0", variants=(*VARIANTS, VARIANTS[0])) == jobs("seed=0", variants=VARIANTS)
+    assert jobs("", "seed=0,0,1") == ["seed=0", "seed=1"]
+
+
+def test_an_empty_variant_is_the_grid_itself():
+    assert jobs("seed=0", variants=("", "method=stv")) == ["seed=0", "seed=0 method=stv"]
+
+
+def test_a_quoted_value_of_a_variant_may_hold_spaces_and_commas():
+    assert jobs(variants=("method=stv 'dataset.template.query=\"{question}, please\"'",)) == [
+        'method=stv dataset.template.query="{question}, please"'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("method=few shot", "Error parsing override 'shot': missing EQUAL"),
+        ("method=stv method.k=1,,2", "Error parsing override 'method.k=1,,2': extraneous input ','"),
+        ("-m method=stv", "-m"),
+        ("method='stv", "No closing quotation"),
+        ("policy.lr=interval(0,1)", "does not support sweep type : INTERVAL_SWEEP"),
+        ({"method": "stv"}, "it is no text"),
+    ],
+)
+def test_a_line_that_is_no_grid_is_refused_by_name(line, reason):
+    with pytest.raises(StvError) as refused:
+        parse_variant(line, PARSER)
+    sentence = str(refused.value)
+    assert sentence.startswith(f"hydra.sweeper.variants: the line {str(line)!r} cannot be read (")
+    assert reason in sentence and "\n" not in sentence
+
+
+def test_a_bad_line_ends_in_one_sentence_before_anything_runs(tmp_path):
+    done = stv_exp("-m", "+experiment=smoke", "hydra.sweeper.variants=['method=stv','method']", cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "Error: hydra.sweeper.variants: the line 'method' cannot be read" in done.stderr
+    assert not list(tmp_path.rglob("runs"))
+
+
+def test_a_variant_that_does_not_compose_is_found_before_the_first_job(tmp_path):
+    done = stv_exp("-m", "+experiment=smoke", "hydra.sweeper.variants=['method=stv','method=svt']", cwd=tmp_path)
+    assert done.returncode == 1 and "Error: method=svt is unknown; choose one of" in done.stderr
+    assert not list(tmp_path.rglob("runs"))
+
+
+def test_an_experiment_of_two_variants_ends_in_their_table(tmp_path):
+    sweeper = {"params": {"seed": "0,1"}, "variants": ["method=zero_shot", "method=few_shot method.shots=1,2"]}
+    experiment = {
+        "defaults": ["smoke", "_self_"],
+        "study": "two",
+        "hydra": {"mode": "MULTIRUN", "sweeper": sweeper},
+    }
+    path = tmp_path / "own/experiment/two.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("# @package _global_\n" + yaml.safe_dump(experiment))
+    done = stv_exp("--config-dir", "own", "+experiment=two", "tracker=none", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Launching 6 jobs" in done.stdout
+    assert all(label in done.stdout for label in ("zero_shot", "few_shot shots=1", "few_shot shots=2"))
+    assert (tmp_path / "outputs/sweeps/two/table.md").is_file()
+    assert (tmp_path / "outputs/sweeps/two/multirun.yaml").is_file()
+
+
+def test_hydras_own_sweeper_is_still_a_choice(tmp_path):
+    words = ["hydra/sweeper=basic", "+experiment=smoke", "tracker=none", "method=zero_shot,few_shot"]
+    done = stv_exp("-m", *words, cwd=tmp_path)
+    assert done.returncode == 0 and "Launching 2 jobs" in done.stdout, done.stderr
