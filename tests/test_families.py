@@ -24,7 +24,7 @@ from stv_exp.models.backbone import Backbone
 from stv_exp.models.edits import Insertion, inserted, last_positions
 from stv_exp.models.loading import load_backbone
 from stv_exp.models.prefix import prefill
-from stv_exp.models.scoring import fastest_way, full, repeat, tree
+from stv_exp.models.scoring import fastest_way, full, repeat, starts_late, tree
 from tests.families import FAMILIES, IMAGE_TOKENS, VISION_FAMILIES
 
 EAGER = {"gemma2", "qwen_vl_v1"}  # these take no other attention
@@ -248,3 +248,25 @@ def test_a_chat_shows_the_same_pictures_and_words(family, prompts):
     together = chat.capture(chat.encode(prompts))
     alone = torch.cat([chat.capture(chat.encode([p])) for p in prompts])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("when", ["prompt", "every_step"])
+@pytest.mark.parametrize("site", SITES)
+def test_branches_that_start_at_the_first_edited_layer_score_alike(backbone, family, prompts, template, when, site):
+    """Whether each model takes it is settled when its way of scoring is; all that take trees do."""
+    if family in UNMASKED:
+        pytest.skip("it takes no trees")
+    answers = [backbone.encode_answer(p, template) for p in prompts]
+    assert starts_late(backbone, prompts, answers)
+    for lowest in (1, 2):
+        many = insertion(backbone, len(prompts), site, len(backbone.site(site)))
+        high = many.locations[:, 0] >= lowest
+        many = replace(many, locations=many.locations[high], values=many.values[:, :, high])
+        prefixes = prefill(backbone, prompts)
+        expected = tree(backbone, prefixes, answers, many, when)
+        spent = backbone.token_forwards
+        tree(backbone, prefixes, answers, many, when, late=True)  # computes the shared states, the next one uses them
+        first, spent = backbone.token_forwards - spent, backbone.token_forwards
+        found = tree(backbone, prefixes, answers, many, when, late=True)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        assert backbone.token_forwards - spent < first

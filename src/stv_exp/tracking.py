@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from stv_exp.config import Config
 from stv_exp.data.task import Task
 from stv_exp.errors import StvError
-from stv_exp.report.pictures import sensitivity_map
+from stv_exp.report.pictures import location_map
 
 if TYPE_CHECKING:
     from stv_exp.artefacts.bank import Bank
@@ -68,7 +68,7 @@ class WandbTracker(Tracker):
         self.run.summary.update(outcome.metrics)
         media: dict[str, Any] = {"predictions": self._table(outcome)}
         if outcome.bank is not None and outcome.bank.scores is not None:
-            media["sensitivity"] = wandb.Image(sensitivity_map(outcome.bank))
+            media["location_scores"] = wandb.Image(location_map(outcome.bank))
         self.run.log(media)
         vector = outcome.folder / "task_vector.safetensors"
         if vector.is_file():

@@ -26,10 +26,14 @@ class Problem(Protocol):
     bank: Bank
     logits: nn.Parameter
     generator: Generator
-    support: Sequence[Example]
     step: int
     steps: int
-    history: Mapping[str, list[float]]
+
+    @property
+    def support(self) -> Sequence[Example]: ...
+
+    @property
+    def history(self) -> Mapping[str, list[float]]: ...
 
     def rewards(self, queries: Sequence[Example], choices: Tensor) -> Tensor:
         """Mean log-likelihood of the answer tokens `[Q, S]` under choices `[Q or 1, S, K]`, without a gradient."""
@@ -53,7 +57,7 @@ class Search(How):
     Its budget is `policy.steps` steps, or as many as `policy.budget` token-forwards of candidates pay for.
     """
 
-    reads = _BASE
+    reads: ClassVar[tuple[str, ...]] = _BASE
     differentiates: ClassVar[bool] = False  # a step runs backward too, which costs two forwards more
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psutil
 import torch
@@ -27,13 +27,15 @@ _BY_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids
 class Prefix:
     """A prompt up to its last token: per layer keys and values `[Hkv, P, D]`, and the token that follows.
 
-    `position` is that token's position, which is not P where an image's tokens share positions (M-RoPE).
+    `position` is that token's position, which is not P where an image's tokens share positions (M-RoPE). `states` are
+    kept for branches that start above the first layer (see `branches`).
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     last_token: int
     position: int
+    states: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return self.keys[0].shape[1]

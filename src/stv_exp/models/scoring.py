@@ -10,7 +10,8 @@ Three ways, fastest first, with equal results:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,11 +20,12 @@ from torch import Tensor
 
 from stv_exp.data.prompts import Prompt
 from stv_exp.models.backbone import Backbone
+from stv_exp.models.branches import shared_layers, shared_states, started_above
 from stv_exp.models.edits import Insertion, inserted, only_logits
 from stv_exp.models.prefix import Prefix, PrefixCache, join
 
 log = logging.getLogger(__name__)
-Way = Callable[[Backbone, Sequence[Prefix], Sequence[Tensor], Insertion, str], Tensor]
+Way = Callable[..., Tensor]  # of a backbone, prefixes, answers, an insertion and when it applies
 
 
 class Scorer:
@@ -33,10 +35,12 @@ class Scorer:
         self.backbone = backbone
         self.prefixes = PrefixCache(backbone, max_bytes)
         self.way = ""
+        self.late = False  # whether branches may start at the first edited layer
 
     def choose(self, prompts: Sequence[Prompt], answers: Sequence[Tensor]) -> None:
         """Settle how this model's candidates are scored, on prompts that differ in length."""
         self.way = fastest_way(self.backbone, prompts, answers)
+        self.late = self.way == "tree" and starts_late(self.backbone, prompts, answers)
 
     def warm(self, prompts: Sequence[Prompt], batch_size: int) -> None:
         """Compute prefixes in full batches while they fit: for queries that will all be asked for anyway."""
@@ -54,7 +58,8 @@ class Scorer:
         gradient = insertion.values.requires_grad
         score = partial(full, self.backbone, prompts)
         if self.way != "full":
-            score = partial(WAYS[self.way], self.backbone, self.prefixes.get(prompts))
+            late = {"late": True} if self.late and (gradient or insertion.values.shape[1] > 1) else {}
+            score = partial(WAYS[self.way], self.backbone, self.prefixes.get(prompts), **late)
         before = self.backbone.token_forwards
         with torch.enable_grad() if gradient else torch.inference_mode():
             scores = score(answers, insertion, when)
@@ -68,9 +73,6 @@ def fastest_way(backbone: Backbone, prompts: Sequence[Prompt], answers: Sequence
     """The first way that runs on this model and agrees with full forwards on two random insertions a prompt."""
     probe = _probe(backbone)
     expected = full(backbone, prompts, answers, probe, "every_step")
-    # Absolute, and generous against rounding: its square root. A mask or position that is not heeded costs far more.
-    dtype = torch.bfloat16 if getattr(backbone.model, "is_quantized", False) else backbone.model.dtype
-    tolerance = torch.finfo(dtype).eps ** 0.5
     for name, way in WAYS.items():
         try:
             apart = [PrefixCache(backbone, 1).get([prompt])[0] for prompt in prompts]  # joined, as in a search
@@ -80,11 +82,34 @@ def fastest_way(backbone: Backbone, prompts: Sequence[Prompt], answers: Sequence
         except Exception as error:  # whatever foreign code raises at inputs that it does not know
             log.info("%s cannot be scored by %s (%s)", backbone.name, name, str(error).split("\n")[0])
             continue
-        if torch.allclose(found, expected, atol=tolerance, rtol=0):
+        if torch.allclose(found, expected, atol=_tolerance(backbone), rtol=0):
             return name
         log.info("%s scores otherwise by %s than by full forwards", backbone.name, name)
     log.info("%s is scored by full forwards, the slowest way", backbone.name)
     return "full"
+
+
+def _tolerance(backbone: Backbone) -> float:
+    """Absolute, and generous against rounding: its square root. A mask or position unheeded costs far more."""
+    dtype = torch.bfloat16 if getattr(backbone.model, "is_quantized", False) else backbone.model.dtype
+    return torch.finfo(dtype).eps ** 0.5
+
+
+@torch.inference_mode()
+def starts_late(backbone: Backbone, prompts: Sequence[Prompt], answers: Sequence[Tensor]) -> bool:
+    """Whether this model's trees score alike where they start at the first edited layer, here the last one."""
+    top = _probe(backbone).at_layer(backbone.heads.n_layers - 1)
+    assert top is not None
+    prefixes = [PrefixCache(backbone, 1).get([prompt])[0] for prompt in prompts]
+    expected = tree(backbone, prefixes, answers, top, "every_step")
+    try:
+        found = tree(backbone, prefixes, answers, top, "every_step", late=True)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a layer that has to run, or gives out more than a state
+        log.info("%s cannot start branches above its first layer (%s)", backbone.name, str(error).split("\n")[0])
+        return False
+    return torch.allclose(found, expected, atol=_tolerance(backbone), rtol=0)
 
 
 def _probe(backbone: Backbone) -> Insertion:
@@ -96,17 +121,45 @@ def _probe(backbone: Backbone) -> Insertion:
 
 
 def tree(
-    backbone: Backbone, prefixes: Sequence[Prefix], answers: Sequence[Tensor], insertion: Insertion, when: str
+    backbone: Backbone,
+    prefixes: Sequence[Prefix],
+    answers: Sequence[Tensor],
+    insertion: Insertion,
+    when: str,
+    late: bool = False,
 ) -> Tensor:
-    """Score as branches of one sequence a query; see `Scorer.score`."""
+    """Score as branches of one sequence a query, from the first edited layer on if `late`; see `Scorer.score`."""
     s, n = insertion.values.shape[1], max(map(len, answers))
     targets = _targets(answers, n)
     edited = 1 if when == "prompt" else n
     tokens = (torch.arange(s)[:, None] * n + torch.arange(edited)).flatten().to(backbone.device)
     branch, positions = tree_inputs(backbone, prefixes, answers, s)
-    with inserted(backbone.site(insertion.site), _repeat(insertion, edited), lambda: tokens.expand(len(prefixes), -1)):
+    with (
+        _above_what_is_shared(backbone, prefixes, answers, insertion) if late else nullcontext(),
+        inserted(backbone.site(insertion.site), _repeat(insertion, edited), lambda: tokens.expand(len(prefixes), -1)),
+    ):
         logits = _logits(backbone, (targets >= 0).repeat(1, s), branch, positions, join(prefixes))
     return _spread(logits, targets[:, None].expand(-1, s, -1))
+
+
+@contextmanager
+def _above_what_is_shared(
+    backbone: Backbone, prefixes: Sequence[Prefix], answers: Sequence[Tensor], insertion: Insertion
+) -> Iterator[None]:
+    """Forwards of S branches start where these first differ."""
+
+    def run(some: list[Prefix], their: list[Tensor]) -> None:
+        branch, positions = tree_inputs(backbone, some, their, 1)
+        nothing = torch.zeros_like(branch["input_ids"], dtype=torch.bool)
+        with only_logits(backbone.model, nothing):
+            backbone.forward(branch, position_ids=positions, past_key_values=join(some), use_cache=True)
+
+    if not (layers := shared_layers(insertion)):
+        yield
+        return
+    states = shared_states(backbone, prefixes, answers, layers, run)
+    with started_above(backbone, layers, states.repeat(1, insertion.values.shape[1], 1)):
+        yield
 
 
 def tree_inputs(

@@ -14,7 +14,7 @@ from rich.table import Table
 from tabulate import tabulate
 
 from stv_exp.errors import StvError
-from stv_exp.report.pictures import accuracy_bars, reward_curves, sensitivity_map
+from stv_exp.report.pictures import accuracy_bars, location_map, reward_curves
 from stv_exp.report.runs import load_runs, load_scores, rescored, unfinished
 from stv_exp.report.selection import described
 from stv_exp.statistics import compare, interval
@@ -202,5 +202,5 @@ def _first_map(runs: pd.DataFrame, outputs: Path) -> Figure | None:
         manifest = read_json(Path(run["folder"], "manifest.json")) or {}
         path = outputs / "stages" / f"bank-{manifest['inputs'].get('bank')}" / "artefact.safetensors"
         if path.is_file() and (bank := Bank.load(path)).scores is not None:
-            return sensitivity_map(bank, f"{run['label']}, {run['task']}; squares: its {len(bank.locations)} locations")
+            return location_map(bank, f"{run['label']}, {run['task']}; squares: its {len(bank.locations)} locations")
     return None

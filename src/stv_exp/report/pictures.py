@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from stv_exp.artefacts.bank import Bank
 
 
-def sensitivity_map(bank: Bank, title: str = "") -> Figure:
+def location_map(bank: Bank, title: str = "") -> Figure:
     """Heat map of what a bank's locations were ranked by (`[L, H]`, or `[L]` as one column), with them marked."""
     assert bank.scores is not None
     scores = bank.scores.float().reshape(len(bank.scores), -1)
     figure = _figure(0.42 * scores.shape[1] + 2.2, 0.42 * scores.shape[0] + 1.3)
     axes = figure.add_subplot()
     shown = axes.imshow(scores.numpy(), cmap="viridis")
-    figure.colorbar(shown, label="sensitivity")
+    figure.colorbar(shown, label="score")
     layers, columns = bank.locations[:, 0], bank.locations[:, -1] if scores.shape[1] > 1 else 0 * bank.locations[:, 0]
     axes.scatter(columns, layers, marker="s", s=60, facecolors="none", edgecolors="white")
     axes.set(xlabel="head", ylabel="layer", title=title)

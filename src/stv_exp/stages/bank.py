@@ -31,7 +31,7 @@ def build_bank(scan: Scan, config: Config) -> Bank:
     method.check_grid(Grid(config.model.name, scan.site, scan.grid[0], scan.grid[1] if len(scan.grid) > 1 else None))
     locations = checked_locations(method.where, scan)
     source = scan.deltas if config.insertion.mode == "add" else scan.with_demonstrations
-    activations = source[(slice(None), *locations.unbind(1))].transpose(0, 1).float()  # [K, T, D]
+    activations = source.movedim(0, -2)[tuple(locations.unbind(1))].float()  # [K, T, D]
     parts = predict(ActivationBank(method.what), list(activations), config.trainer)
     centroids, sizes = (torch.cat(found) for found in zip(*parts, strict=True))
     return Bank(locations, centroids, sizes, scan.site, method.where.scores(scan))

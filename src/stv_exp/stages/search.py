@@ -55,7 +55,7 @@ def search(
 
 def fit(module: CandidateSearch, logger: Logger | None = None) -> None:
     """Run all steps of a search, each on its queries."""
-    loader: DataLoader[list[Example]] = DataLoader(Items(module.queries()), batch_size=None)
+    loader = DataLoader(Items(module.queries()), batch_size=None)
     make_trainer(module.config.trainer, inference=False, logger=logger, max_epochs=1).fit(module, loader)
 
 

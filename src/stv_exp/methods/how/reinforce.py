@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from stv_exp.errors import StvError
 from stv_exp.methods.registry import register
@@ -22,7 +22,7 @@ REFERENCE_SAMPLES = 1  # draws a query from the uninformed search: the line that
 class Reinforce(Search):
     """REINFORCE, one categorical a location over its candidates (and "leave it alone", with `bank.identity`)."""
 
-    reads = (*Search.reads, "policy.samples", "policy.lr", "policy.baseline", "bank.identity")
+    reads: ClassVar[tuple[str, ...]] = (*Search.reads, "policy.samples", "policy.lr", "policy.baseline", "bank.identity")
 
     def start(self, bank: Bank) -> Tensor:
         k, m = bank.centroids.shape[:2]

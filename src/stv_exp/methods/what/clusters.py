@@ -37,6 +37,7 @@ def cluster(activations: Tensor, m: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def _kmeans(activations: Tensor, m: int, seed: int) -> tuple[Tensor, Tensor]:
     import faiss
+    import numpy as np
     import torch
 
     # Sums in one order give one result; and on macOS faiss's and torch's OpenMP crash together on more.
@@ -48,5 +49,5 @@ def _kmeans(activations: Tensor, m: int, seed: int) -> tuple[Tensor, Tensor]:
     kmeans = faiss.Kmeans(data.shape[1], m, niter=25, seed=seed, **bounds)
     kmeans.train(data)
     _, nearest = kmeans.index.search(data, 1)
-    centroids = torch.from_numpy(kmeans.centroids.copy())
+    centroids = torch.from_numpy(np.array(kmeans.centroids))
     return centroids, torch.bincount(torch.from_numpy(nearest[:, 0]), minlength=m)
