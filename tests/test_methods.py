@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from stv_exp.pipeline import run
 from stv_exp.stages.bank import build_bank
 from stv_exp.stages.scan import scan
 from stv_exp.stages.search import CandidateSearch, choose, insertion, mixture
+from stv_exp.store import Store
 from tests.conftest import llama, with_method
 
 SOURCE = Path(__file__).parents[1] / "src/stv_exp"
@@ -349,3 +351,47 @@ def test_an_edit_is_its_formula():
 def test_the_kinds_are_three():
     assert {"where": Where, "what": What, "how": How} == KINDS
     assert isinstance(Insertion(torch.zeros(0, 2), torch.zeros(0, 4)).map(torch.clone), Insertion)
+
+
+@pytest.mark.parametrize("how", ["reinforce", "bernoulli", "gumbel_softmax", "cross_entropy", "greedy"])
+def test_a_killed_search_goes_on_bit_for_bit(backbone, task, config, how, tmp_path, monkeypatch):
+    """Killed in steps 5 and 9 of 12, over more than one epoch, with the costs of all attempts counted."""
+    monkeypatch.setattr("stv_exp.stages.checkpoint.EVERY", timedelta(0))
+    policy = replace(config.policy, steps=12, queries=10)
+    config = replace(with_method(config, how=how, **({"what": "mean"} if how == "bernoulli" else {})), policy=policy)
+    bank = build_bank(scan(backbone, task, config), config)
+
+    def spent() -> float:
+        return backbone.token_forwards
+
+    before = spent()
+    whole = choose(backbone, task, bank, config)
+    cost = spent() - before
+    trained = CandidateSearch.training_step
+    for kill in (5, 9):
+        with monkeypatch.context() as patch:
+            patch.setattr(CandidateSearch, "training_step", _killed(trained, kill))
+            with pytest.raises(ZeroDivisionError):
+                choose(backbone, task, bank, config, folder=tmp_path / "state")
+    before = spent()
+    parts = choose(backbone, task, bank, config, folder=tmp_path / "state")
+    assert torch.equal(parts.choices, whole.choices) and torch.equal(parts.vectors, whole.vectors)
+    assert parts.history == whole.history and parts.candidate_evaluations == whole.candidate_evaluations
+    assert spent() - before > 0.8 * cost, "the forwards of the killed attempts count"
+
+
+def _killed(trained, step):
+    def training_step(self, queries, batch_idx):
+        if self.step == step:
+            raise ZeroDivisionError
+        return trained(self, queries, batch_idx)
+
+    return training_step
+
+
+def test_a_damaged_state_of_a_search_is_left_and_a_kept_stage_leaves_none(config, caplog):
+    folder = Store(config.outputs).scratch("policy", signatures(config).policy)
+    folder.mkdir(parents=True)
+    (folder / "last.ckpt").write_bytes(b"PK\x03\x04 half of it")
+    run(config, [])
+    assert "is damaged" in caplog.text and not folder.exists()

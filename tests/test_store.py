@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from stv_exp.artefacts.bank import Bank
 from stv_exp.config import ModelConfig
 from stv_exp.identity import signatures
 from stv_exp.pipeline import run
-from stv_exp.stages.bank import Bank
 from stv_exp.store import Store, replaced
 from stv_exp.task_vector import TaskVector
 from tests.conftest import with_method

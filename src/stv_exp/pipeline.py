@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from stv_exp.diagnostics import diagnose
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures
 from stv_exp.methods.method import Method
-from stv_exp.models.backbone import Backbone
+from stv_exp.models.backbone import COUNTED, Backbone
 from stv_exp.models.loading import load_backbone, model_grid
 from stv_exp.run import Run
 from stv_exp.stages.bank import build_bank
@@ -36,7 +37,6 @@ from stv_exp.task_vector import TaskVector
 from stv_exp.tracking import Outcome, Tracker, tracked
 
 log = logging.getLogger(__name__)
-COUNTED = ("forwards", "tokens", "token_forwards")
 
 
 def run(config: Config, overrides: list[str]) -> dict[str, Any]:
@@ -104,13 +104,15 @@ class Pipeline:
     def _policy(self, bank: Bank) -> tuple[Chosen, Cost]:
         """One candidate a location; the tracker sees the curve live, or afterwards where it was in the store."""
         live = False
+        folder = self.store.scratch("policy", self.signatures.policy)
 
         def make() -> Chosen:
             nonlocal live
             live = True
-            return choose(self.backbone, self.task, bank, self.config, self.tracker.logger)
+            return choose(self.backbone, self.task, bank, self.config, self.tracker.logger, folder)
 
         chosen, cost = self._stage("policy", Chosen, make)
+        shutil.rmtree(folder, ignore_errors=True)
         if not live:
             self.tracker.replay(chosen.history)
         if chosen.history:

@@ -46,6 +46,10 @@ class Store:
                 write_json(new / "record.json", record | {"sha256": _checksum(new / "artefact.safetensors")})
             return artefact, cost
 
+    def scratch(self, name: str, signature: str) -> Path:
+        """A (hidden) folder for what a stage keeps until it is done; whoever builds the stage holds its lock."""
+        return self.stages / f".{name}-{signature}.unfinished"
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:

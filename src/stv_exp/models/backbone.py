@@ -25,6 +25,7 @@ from stv_exp.models.families import family_of
 from stv_exp.models.sites import Site, find_site
 from stv_exp.task_vector import TaskVector
 
+COUNTED = ("forwards", "tokens", "token_forwards")  # what a backbone counts of its work
 IMAGE = "<image>"  # an image's place in a prompt of ours, whatever the family writes there
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.loggers import Logger
@@ -19,44 +22,54 @@ from stv_exp.errors import StvError
 from stv_exp.methods.guard import blamed, checked_choices
 from stv_exp.methods.method import Method
 from stv_exp.methods.search import Search
-from stv_exp.models.backbone import Backbone
+from stv_exp.models.backbone import COUNTED, Backbone
 from stv_exp.models.edits import Edit, Insertion
 from stv_exp.models.scoring import Scorer
+from stv_exp.stages.checkpoint import checkpoints, newest
 from stv_exp.stages.trainer import Items, Stage, make_trainer
 
+log = logging.getLogger(__name__)
 
-def choose(backbone: Backbone, task: Task, bank: Bank, config: Config, logger: Logger | None = None) -> Chosen:
-    """Pick one candidate a location by `method.how`, with a search where it is one."""
+
+def choose(
+    backbone: Backbone,
+    task: Task,
+    bank: Bank,
+    config: Config,
+    logger: Logger | None = None,
+    folder: Path | None = None,
+) -> Chosen:
+    """Pick one candidate a location by `method.how`; a search keeps its state in `folder` and goes on from there."""
     how = Method.of(config).how
     if isinstance(how, Search):
-        return search(backbone, task, bank, how, config, logger)
+        return search(CandidateSearch(backbone, task, bank, how, config), logger, folder)
     with blamed(how):
         choices = how.choose(bank)
     return _chosen(bank, checked_choices(how, bank, choices), {}, 0, "")
 
 
-def search(
-    backbone: Backbone, task: Task, bank: Bank, how: Search, config: Config, logger: Logger | None = None
-) -> Chosen:
+def search(module: CandidateSearch, logger: Logger | None = None, folder: Path | None = None) -> Chosen:
     """Search under the budget of `config.policy`; what the final decision costs is paid from it."""
-    if config.policy.queries > len(task.support):
-        raise StvError(
-            f"policy.queries={config.policy.queries} exceeds the {len(task.support)} support examples of {task.name}; "
-            "lower it or raise dataset.support."
-        )
-    module = CandidateSearch(backbone, task, bank, how, config)
+    how, n_support = module.how, len(module.support)
+    if folder and (state := newest(folder)):
+        module.resume(state)
+        log.info("The search goes on at step %d of %d", module.step, module.steps)
     module.prepare()
-    fit(module, logger)
+    fit(module, logger, folder)
     with blamed(how), torch.no_grad():
         choices = how.decide(module)
-    evaluations = module.steps * how.step_evaluations() + how.final_evaluations(len(task.support))
-    return _chosen(bank, checked_choices(how, bank, choices), dict(module.history), evaluations, module.scorer.way)
+    evaluations = module.steps * how.step_evaluations() + how.final_evaluations(n_support)
+    choices = checked_choices(how, module.bank, choices)
+    return _chosen(module.bank, choices, dict(module.history), evaluations, module.scorer.way)
 
 
-def fit(module: CandidateSearch, logger: Logger | None = None) -> None:
-    """Run all steps of a search, each on its queries."""
-    loader = DataLoader(Items(module.queries()), batch_size=None)
-    make_trainer(module.config.trainer, inference=False, logger=logger, max_epochs=1).fit(module, loader)
+def fit(module: CandidateSearch, logger: Logger | None = None, folder: Path | None = None) -> None:
+    """Run the steps of a search that are left, each on its queries."""
+    left = module.queries()[module.step :]
+    kept = [checkpoints(folder)] if folder else []
+    trainer = make_trainer(module.config.trainer, False, logger, kept, max_epochs=1)
+    if left:
+        trainer.fit(module, DataLoader(Items(left), batch_size=None))
 
 
 class CandidateSearch(Stage):
@@ -64,6 +77,11 @@ class CandidateSearch(Stage):
 
     def __init__(self, backbone: Backbone, task: Task, bank: Bank, how: Search, config: Config) -> None:
         super().__init__()
+        if config.policy.queries > len(task.support):
+            raise StvError(
+                f"policy.queries={config.policy.queries} exceeds the {len(task.support)} support examples of "
+                f"{task.name}; lower it or raise dataset.support."
+            )
         self.automatic_optimization = False  # some searches have no loss
         self.bank = bank
         self.how = how
@@ -76,20 +94,41 @@ class CandidateSearch(Stage):
         self.history: defaultdict[str, list[float]] = defaultdict(list)
         self.step = 0
         self._answers: dict[str, Tensor] = {}
+        self._optimizer_state: dict[str, Any] | None = None
+        self._counted = {name: getattr(backbone, name) for name in COUNTED}
         self.steps = self._affordable()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam([self.logits], lr=self.config.policy.lr)
+        optimizer = torch.optim.Adam([self.logits], lr=self.config.policy.lr)
+        if self._optimizer_state is not None:
+            optimizer.load_state_dict(self._optimizer_state)
+        return optimizer
 
     def training_step(self, queries: list[Example], batch_idx: int) -> None:
         with blamed(self.how):
             loss = self.how.step(self, queries)
+        optimizer: torch.optim.Optimizer = self.optimizers()  # type: ignore[assignment]
+        optimizer.zero_grad()
         if loss is not None:
-            optimizer: torch.optim.Optimizer = self.optimizers()  # type: ignore[assignment]
-            optimizer.zero_grad()
             self.manual_backward(loss)
-            optimizer.step()
+        optimizer.step()  # without a gradient it changes nothing, but Lightning counts the steps
         self.step += 1
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        counted = {name: getattr(self.scorer.backbone, name) - n for name, n in self._counted.items()}
+        state = {"step": self.step, "generator": self.generator.get_state(), "history": dict(self.history)}
+        checkpoint["search"] = state | {"counted": counted}
+
+    def resume(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from what `on_save_checkpoint` kept; the forwards of the earlier attempt count, its seconds do not."""
+        state = checkpoint["search"]
+        self.load_state_dict(checkpoint["state_dict"])
+        self._optimizer_state = checkpoint["optimizer_states"][0]
+        self.step = state["step"]
+        self.generator.set_state(state["generator"])
+        self.history.update(state["history"])
+        for name, n in state["counted"].items():
+            setattr(self.scorer.backbone, name, getattr(self.scorer.backbone, name) + n)
 
     def rewards(self, queries: Sequence[Example], choices: Tensor) -> Tensor:
         """Reward `[Q, S]` of choices `[Q or 1, S, K]`: mean log-likelihood of the first or of all answer tokens."""

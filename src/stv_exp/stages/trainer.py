@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
@@ -29,7 +29,13 @@ class Stage(LightningModule):
         return batch
 
 
-def make_trainer(config: TrainerConfig, inference: bool = True, logger: Logger | None = None, **kwargs: Any) -> Trainer:
+def make_trainer(
+    config: TrainerConfig,
+    inference: bool = True,
+    logger: Logger | None = None,
+    callbacks: Sequence[Callback] = (),
+    **kwargs: Any,
+) -> Trainer:
     """A trainer on the CPU: the backbone is on its own device and is all that is worth one there.
 
     `inference=False` where gradients are needed.
@@ -40,10 +46,10 @@ def make_trainer(config: TrainerConfig, inference: bool = True, logger: Logger |
         devices=1,
         logger=logger or False,
         log_every_n_steps=1,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_model_summary=False,
         enable_progress_bar=bar,
-        callbacks=[TQDMProgressBar(leave=False)] if bar else None,
+        callbacks=[*callbacks, *([TQDMProgressBar(leave=False)] if bar else [])],
         inference_mode=inference,
         **kwargs,
     )

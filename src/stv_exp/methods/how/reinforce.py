@@ -22,7 +22,13 @@ REFERENCE_SAMPLES = 1  # draws a query from the uninformed search: the line that
 class Reinforce(Search):
     """REINFORCE, one categorical a location over its candidates (and "leave it alone", with `bank.identity`)."""
 
-    reads: ClassVar[tuple[str, ...]] = (*Search.reads, "policy.samples", "policy.lr", "policy.baseline", "bank.identity")
+    reads: ClassVar[tuple[str, ...]] = (
+        *Search.reads,
+        "policy.samples",
+        "policy.lr",
+        "policy.baseline",
+        "bank.identity",
+    )
 
     def start(self, bank: Bank) -> Tensor:
         k, m = bank.centroids.shape[:2]
