@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -233,4 +236,79 @@ def test_impossible_vectors_are_refused():
     with pytest.raises(StvError, match="2 locations but 1 vectors"):
         TaskVector(torch.zeros(2, 2, dtype=torch.long), torch.zeros(1, 4))
     with pytest.raises(StvError, match="when='sometimes'"), random_vector(llama()).inserted(llama(), when="sometimes"):
+        pass
+
+
+@pytest.mark.parametrize("when", ["prompt", "every_step"])
+def test_a_file_of_version_0_2_means_what_it_meant(when):
+    """Heads replaced, and inserted when its search had it inserted."""
+    old = TaskVector.load(Path(__file__).parent / f"files/task_vector_0.2_{when}.safetensors")
+    assert (old.site, old.mode, old.weights, old.norm_preserving, old.when) == ("head", "replace", None, False, when)
+    model, ids = llama(), {"input_ids": torch.tensor([[4, 5, 6]])}
+    new = TaskVector(old.locations, old.vectors, when=when)
+    options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    with old.inserted(model):
+        generated = model.generate(**ids, **options)
+    with new.inserted(model):
+        assert torch.equal(model.generate(**ids, **options), generated)
+
+
+def test_a_vectors_own_moment_holds_unless_told_otherwise(text_model_and_inputs):
+    model, inputs = text_model_and_inputs
+    vector = replace(random_vector(model), when="prompt")
+    options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    found = []
+    for when in (None, "prompt", "every_step"):
+        with vector.inserted(model, when=when):
+            found.append(model.generate(**inputs, **options))
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_a_blend_lies_between_the_own_activation_and_the_vector():
+    model, ids = llama(), {"input_ids": torch.tensor([[4, 5, 6]]), "attention_mask": torch.ones(1, 3)}
+    own, vector = own_activations(model, ids)[0].flatten(0, 1), random_vector(model)
+    heads = vector.locations[:, 0] * 6 + vector.locations[:, 1]
+    weights = torch.linspace(0, 1, len(heads))
+    mixed = (1 - weights[:, None]) * own[heads] + weights[:, None] * vector.vectors
+    for row, (weight, value) in enumerate(zip(weights, mixed, strict=True)):
+        one = {"locations": vector.locations[row : row + 1], "vectors": vector.vectors[row : row + 1]}
+        with TaskVector(**one, mode="blend", weights=weight[None]).inserted(model):
+            blended = logits(model, ids)
+        with TaskVector(one["locations"], value[None]).inserted(model):
+            torch.testing.assert_close(blended, logits(model, ids), atol=1e-5, rtol=1e-5)
+
+
+def test_norm_preserving_edits_turn_an_activation_and_keep_its_length():
+    model, ids = llama(), {"input_ids": torch.tensor([[4, 5, 6]]), "attention_mask": torch.ones(1, 3)}
+    own = own_activations(model, ids)[0, 1, 2]
+    vector = 7 * torch.randn(20, generator=torch.Generator().manual_seed(0))
+    place = torch.tensor([[1, 2]])
+    with TaskVector(place, vector[None], norm_preserving=True).inserted(model):
+        turned = logits(model, ids)
+    with TaskVector(place, (vector / vector.norm() * own.norm())[None]).inserted(model):
+        torch.testing.assert_close(turned, logits(model, ids), atol=1e-5, rtol=1e-5)
+
+
+def test_a_vector_shows_itself_in_a_line():
+    made = {"method": "stv", "dataset": "a/b"}
+    vector = TaskVector(torch.tensor([[1]]), torch.zeros(1, 4), mode="add", site="mlp", metadata=made)
+    assert repr(vector) == "TaskVector(1 x 4 at mlp, add, every_step, stv on a/b)"
+
+
+@pytest.mark.parametrize(
+    ("vector", "message"),
+    [
+        ({"locations": torch.tensor([[0, 1]]), "site": "mlp"}, r"locations of shape \[K, 1\]"),
+        ({"locations": torch.tensor([[0]])}, r"locations of shape \[K, 2\]"),
+        ({"locations": torch.tensor([[3]]), "site": "mlp"}, "uses layer 3, but the model has n_layers 3"),
+        ({"locations": torch.tensor([[0]]), "site": "residual", "vectors": torch.zeros(1, 20)}, "hidden_size 20"),
+        ({"locations": torch.tensor([[0]]), "site": "neuron"}, "The site 'neuron' is unknown"),
+        ({"locations": torch.tensor([[0]]), "site": "mlp", "weights": torch.tensor([float("inf")])}, "weights"),
+    ],
+)
+def test_a_vector_of_another_site_is_refused(vector, message):
+    with (
+        pytest.raises(StvError, match=message),
+        TaskVector(**{"vectors": torch.zeros(1, 48), **vector}).inserted(llama()),
+    ):
         pass
