@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from stv_exp.cli import config_folder, to_config
 from stv_exp.data.tuxpaint import INSTALLED
+from stv_exp.methods.method import Method
 from tests.families import FAMILIES
 from tests.official_vqa import vizwiz
 
@@ -45,12 +48,22 @@ def small(command: str) -> list[str]:
     given = {w.split("=")[0] for w in words}
     if "+experiment=pretrain_testbed" in words:
         return words + SMALL_RECIPE
-    extra = SMALL + SMALL_SELECTION + (["seed=0"] if "+experiment=quickstart" in words else [])
+    extra = read_by(words, SMALL + SMALL_SELECTION) + (["seed=0"] if "+experiment=quickstart" in words else [])
     if "+experiment=smollm2" in words:
         extra += ["seed=0", "dataset.task=antonym", "method=few_shot,mtv,stv_identity"]
     if "+experiment=testbed_shots" in words:
         extra += ["method.shots=0,2"] + ([] if "dataset.task" in given else ["dataset.task=colour-0,size-1"])
     return words + [e for e in extra if e.split("=")[0] not in given]
+
+
+def read_by(words: list[str], extra: list[str]) -> list[str]:
+    """Those of `extra` that a single run's method reads; a sweep's methods share what it is given."""
+    if "-m" in words[3:] or any(w.startswith("+experiment") for w in words):
+        return extra
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        config = to_config(compose("config", [w for w in words if "=" in w and not w.startswith("-")]))
+    reads = Method.of(config).reads
+    return [e for e in extra if e.startswith("dataset.") or e.split("=")[0] in reads]
 
 
 @pytest.fixture(scope="module")
@@ -116,25 +129,20 @@ def test_the_examples_of_own_parts_are_valid(tmp_path):
     own_model, own_dataset, own_method = blocks("yaml")
     FAMILIES["gpt2"](tmp_path / "checkpoint")  # of the pattern that is shown
     own_model = own_model.replace("owner/model", str(tmp_path / "checkpoint"))
-    (loader,) = (b for b in blocks("python") if "def load(" in b)
-    for text in (own_model, own_dataset, own_method):
+    modules = [b for b in blocks("python") if b.startswith("# mine/")]
+    for text in (own_model, own_dataset, own_method, *modules):
         path = tmp_path / text.splitlines()[0].removeprefix("# ")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    (tmp_path / "flags.py").write_text(loader)
-    command = [
-        sys.executable,
-        "-m",
-        "stv_exp",
-        "--config-dir",
-        "conf",
-        "policy.steps=2",
-        "policy.samples=4",
-        "tracker=none",
-    ]
-    assert "cosine on flags" in run([*command, "dataset=flags", "method=cosine"], tmp_path).stdout
+    # From the repository's root, so that nothing is found by chance in the current folder.
+    command = [sys.executable, "-m", "stv_exp", "--config-dir", str(tmp_path / "mine"), "tracker=none"]
+    command += [f"outputs={tmp_path / 'outputs'}"]
+    few = ["policy.steps=2", "policy.samples=4"]
+    assert "cosine on flags" in run([*command, *few, "dataset=flags", "method=cosine"], ROOT).stdout
+    own_choice = ["dataset=flags", "method=cosine", "method.how=largest.LargestCluster"]
+    assert "cosine on flags" in run([*command, *own_choice], ROOT).stdout
     words = ["dataset=words", "dataset.eval=2", "model=mine", "method=few_shot"]
-    assert "3 layers x 4 heads of 12 at transformer.h" in run([*command, *words], tmp_path).stdout
+    assert "3 layers x 4 heads of 12 at transformer.h" in run([*command, *words], ROOT).stdout
 
 
 def test_the_pictures_of_the_docs_exist():
