@@ -23,6 +23,7 @@ from stv_exp.config import Config
 from stv_exp.errors import StvError
 from stv_exp.methods.method import Method
 from stv_exp.methods.registry import KINDS, choices, summary
+from stv_exp.models.dtype import resolve, say
 from stv_exp.sweeper import register
 
 log = logging.getLogger(__name__)
@@ -63,10 +64,11 @@ def config_folder() -> str:
 
 
 def to_config(cfg: DictConfig) -> Config:
-    """The checked dataclasses of a composed config."""
+    """The checked dataclasses of a composed config; a dtype `auto` is replaced, as results depend on it."""
     plain = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain)))
     check(config)
+    config.model.dtype, _ = resolve(config.model.dtype, config.trainer.accelerator)
     return config
 
 
@@ -108,6 +110,8 @@ def _job(cfg: DictConfig) -> float | None:
     from stv_exp import jobs
 
     _join_study(config)
+    if config.job == "run":
+        say(config.model.name, cfg.model.dtype, config.trainer.accelerator)
     return jobs.start(config, overrides)
 
 

@@ -25,6 +25,7 @@ from stv_exp.config import Config, ModelConfig
 from stv_exp.errors import StvError
 from stv_exp.methods.choice import Grid
 from stv_exp.models.backbone import Backbone
+from stv_exp.models.dtype import resolve, say
 from stv_exp.models.processors import load_processor, sees_images
 from stv_exp.models.sites import head_count
 from stv_exp.models.sources import model_folder
@@ -45,10 +46,12 @@ def load_backbone(config: ModelConfig, accelerator: str = "cpu") -> Backbone:
     """Load a frozen model once a process: jobs of one sweep share it. Raises `StvError` where that fails."""
     if not _AVAILABLE[accelerator]():
         raise StvError(f"trainer.accelerator={accelerator} needs such a device and torch sees none; use trainer=cpu.")
-    key = (replace(config), accelerator)
+    resolved = replace(config, dtype=resolve(config.dtype, accelerator)[0])
+    key = (resolved, accelerator)
     if key not in _kept:
         forget()
-        _kept[key] = _load(config, accelerator)
+        say(config.name, config.dtype, accelerator)
+        _kept[key] = _load(resolved, accelerator)
     return _kept[key]
 
 
