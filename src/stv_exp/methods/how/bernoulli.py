@@ -65,7 +65,7 @@ class Bernoulli(Reinforce):
     def decide(self, problem: Problem) -> Tensor:
         """The best of the drawn masks by reward on a few support queries; a mask below the threshold is never drawn."""
         policy = self.config.policy
-        p = _probability(problem.logits.detach())
+        p = problem.logits.detach().sigmoid()  # not clamped as in the steps: what they gave up stays out
         p = p * (p >= policy.threshold)
         draws = self._drawn(p, 1, policy.selection_draws, problem.generator)
         n_items = min(policy.selection_items, len(problem.support))
