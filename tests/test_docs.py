@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from stv_exp.cli import config_folder, to_config
+from stv_exp.compose import config_folder, to_config
 from stv_exp.data.tuxpaint import INSTALLED
 from stv_exp.methods.method import Method
 from tests.families import FAMILIES

@@ -10,7 +10,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
-from stv_exp.cli import config_folder, to_config
+from stv_exp.compose import config_folder, to_config
 from stv_exp.config import Config, ModelConfig
 from stv_exp.identity import signatures
 from stv_exp.models import dtype

@@ -197,6 +197,14 @@ def test_a_setting_that_a_method_does_not_read_is_refused(tmp_path, method, key)
     assert not list(tmp_path.rglob("metrics.json"))
 
 
+def test_a_sweep_refuses_what_none_of_its_methods_reads_and_shares_the_rest(own):
+    small = ["+experiment=smoke", "tracker=none", "dataset.eval=2"]
+    refused = stv_exp(own, "-m", *small, "method=few_shot,zero_shot", "method.k=3,4")
+    assert refused.returncode == 1 and "Error: method.k is not read by method=few_shot,zero_shot" in refused.stderr
+    assert not list(own.parent.rglob("status.json")), "before the first job"
+    assert stv_exp(own, "-m", *small, "method=stv,zero_shot", "method.k=3,4").returncode == 0
+
+
 def test_no_file_outside_the_wing_names_a_choice():
     """`none` and `random` are words of other settings too; the rest are the choices' own."""
     names = {name for kind in KINDS for name in choices(kind)} - {"none", "random", "all", "mean", "activations"}

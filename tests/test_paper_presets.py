@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from stv_exp.cli import config_folder, to_config
+from stv_exp.compose import config_folder, to_config
 from stv_exp.config import Config, PolicyConfig
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures

@@ -38,7 +38,7 @@ def test_the_variants_of_smollm2_are_11_a_task_and_seed():
     params = " ".join(f"{key}={str(value).replace(' ', '')}" for key, value in sweeper["params"].items())
     made = jobs(params, variants=tuple(sweeper["variants"]))
     assert len(made) == 11 * 3 * 11
-    assert all(job.startswith("dataset.task=adjective_to_adverb seed=0 method=") for job in made[:13])
+    assert all(job.startswith("dataset.task=adjective_to_adverb seed=0 method=") for job in made[:11])
 
 
 @pytest.mark.parametrize(

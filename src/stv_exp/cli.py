@@ -6,24 +6,22 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from stv_exp.check_config import check
 from stv_exp.complaint import complaint
+from stv_exp.compose import check_given, config_folder, to_config
 from stv_exp.config import Config
 from stv_exp.errors import StvError
-from stv_exp.methods.method import Method
 from stv_exp.methods.registry import KINDS, choices, summary
-from stv_exp.models.dtype import resolve, say
+from stv_exp.models.dtype import say
 from stv_exp.sweeper import register
 
 log = logging.getLogger(__name__)
@@ -55,21 +53,6 @@ def _open_config_dir() -> None:
     found = get_args_parser().parse_known_args()[0].config_dir
     if found:
         sys.path.insert(0, str(Path(found).absolute()))
-
-
-def config_folder() -> str:
-    """`conf/` beside `src/` in a checkout, inside the package in a wheel."""
-    package = Path(__file__).parent
-    return str(next(f for f in (package / "conf", package.parents[1] / "conf") if f.is_dir()))
-
-
-def to_config(cfg: DictConfig) -> Config:
-    """The checked dataclasses of a composed config; a dtype `auto` is replaced, as results depend on it."""
-    plain = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain)))
-    check(config)
-    config.model.dtype, _ = resolve(config.model.dtype, config.trainer.accelerator)
-    return config
 
 
 class SweepReport(Callback):
@@ -106,20 +89,14 @@ register()
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="config")
 def _job(cfg: DictConfig) -> float | None:
     config, overrides = to_config(cfg), list(HydraConfig.get().overrides.task)
-    _check_given(config, overrides)
+    if config.job == "run" and HydraConfig.get().mode == RunMode.RUN:
+        check_given(overrides, [config])  # a sweep is checked as a whole, before its first job
     from stv_exp import jobs
 
     _join_study(config)
     if config.job == "run":
         say(config.model.name, cfg.model.dtype, config.trainer.accelerator)
     return jobs.start(config, overrides)
-
-
-def _check_given(config: Config, overrides: list[str]) -> None:
-    """Refuse settings of this command that its method does not read; the methods of a sweep may share them."""
-    if config.job == "run" and HydraConfig.get().mode == RunMode.RUN:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        Method.of(config).check_given(str(override.key_or_group) for override in parsed)
 
 
 def _join_study(config: Config) -> None:

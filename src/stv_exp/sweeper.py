@@ -17,7 +17,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
+from stv_exp.compose import check_given, to_config
 from stv_exp.errors import StvError
 
 Plugins.instance()  # its scan executes Hydra's plugins anew, after which a class of an earlier import is a stale one
@@ -55,7 +57,20 @@ class VariantSweeper(BasicSweeper):
         variants = [parse_variant(line, parser) for line in self.variants]
         shared = len(self.params)
         jobs = job_overrides(overrides[:shared], overrides[shared:], variants)
+        self._check_read(overrides[shared:], jobs)
         return list(self.split_overrides_to_chunks(jobs, max_batch_size))
+
+    def _check_read(self, given: Sequence[Override], jobs: Sequence[list[str]]) -> None:
+        """Refuse what the command line gives and no method of the sweep reads; a job that fails says so itself."""
+        assert self.hydra_context is not None and self.config is not None
+        by_method = {next((word for word in job if word.startswith("method=")), ""): job for job in jobs}
+        compose = self.hydra_context.config_loader.load_sweep_config
+        try:
+            configs = [to_config(compose(self.config, job)) for job in by_method.values()]
+        except (StvError, HydraException, OmegaConfBaseException):
+            return
+        if all(config.job == "run" for config in configs):
+            check_given([str(override.input_line) for override in given], configs)
 
 
 def register() -> None:

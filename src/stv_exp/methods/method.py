@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -76,15 +76,6 @@ class Method:
         for choice in self.choices:
             choice.check()
 
-    def check_given(self, keys: Iterable[str]) -> None:
-        """Raise `StvError` for a setting that was given by hand and that this method does not read."""
-        for key in keys:
-            if key.split(".")[0] in _OWN and "." in key and key not in self.reads:
-                raise StvError(
-                    f"{key} is not read by method={self.config.method.name}; leave it out, or choose a method that "
-                    f"reads it. This one reads {', '.join(sorted(self.reads - {*_NAMES}))}."
-                )
-
     def check_grid(self, grid: Grid) -> None:
         """Raise `StvError` for settings that do not fit a model."""
         for choice in self.choices:
@@ -103,3 +94,15 @@ class Method:
         settings = {key: value for key, value in choice.settings().items() if key not in _FREE}
         named: dict[str, Any] = {choice.kind: choice.name, **settings}
         return named | ({"source": code} if (code := source(type(choice))) else {})
+
+
+def refuse_unread(keys: Iterable[str], methods: Sequence[Method]) -> None:
+    """Raise `StvError` for a setting of the methods' sections that none of these reads."""
+    reads = frozenset[str]().union(*(method.reads for method in methods))
+    names = ",".join(dict.fromkeys(method.config.method.name for method in methods))
+    for key in keys:
+        if key.split(".")[0] in _OWN and "." in key and key not in reads:
+            raise StvError(
+                f"{key} is not read by method={names}; leave it out, or choose a method that reads it. "
+                f"Read are {', '.join(sorted(reads - {*_NAMES}))}."
+            )

@@ -173,7 +173,7 @@ def _print(headers: list[str], rows: list[list[str]], title: str) -> None:
 
 def _console() -> Console:
     """The terminal at its own width; a file or a log wide enough for the table."""
-    return Console(width=None if sys.stdout.isatty() else 120)
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _pictures(runs: pd.DataFrame, outputs: Path, folder: Path) -> list[str]:
