@@ -20,7 +20,11 @@ from stv_exp.bench.timing import Measurement
 from stv_exp.run import versions
 from stv_exp.store import write_json
 
-BENCHMARKS = {"search": search.measure, "scan": scan.measure, "insertion": insertion.measure}
+BENCHMARKS = {
+    "search": search.measure,
+    "scan": scan.measure,
+    "insertion": insertion.measure,
+}
 
 
 def main() -> None:
