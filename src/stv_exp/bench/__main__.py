@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from stv_exp.bench import gradient, insertion, scan, search, sites
+from stv_exp.bench import gradient, insertion, late, scan, search, sites
 from stv_exp.bench.subject import SIZES, make_subject
 from stv_exp.bench.timing import Measurement
 from stv_exp.run import versions
@@ -24,6 +24,7 @@ BENCHMARKS = {
     "search": search.measure,
     "gradient": gradient.measure,
     "sites": sites.measure,
+    "late": late.measure,
     "scan": scan.measure,
     "insertion": insertion.measure,
 }
