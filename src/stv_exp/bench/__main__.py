@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from stv_exp.bench import gradient, insertion, late, scan, search, sites
+from stv_exp.bench import gradient, insertion, late, scan, search, sites, start
 from stv_exp.bench.subject import SIZES, make_subject
 from stv_exp.bench.timing import Measurement
 from stv_exp.run import versions
@@ -27,6 +27,7 @@ BENCHMARKS = {
     "late": late.measure,
     "scan": scan.measure,
     "insertion": insertion.measure,
+    "start": start.measure,
 }
 
 
