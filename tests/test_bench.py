@@ -90,7 +90,7 @@ def test_a_figure_is_shown_with_its_aim(measured, capsys):
 
 
 def test_an_unknown_benchmark_is_refused_with_those_there_are(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["bench", "serach"])
+    monkeypatch.setattr(sys, "argv", ["bench", "policy"])
     with pytest.raises(SystemExit):
         bench.main()
     shown = capsys.readouterr().err
