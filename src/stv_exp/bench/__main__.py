@@ -14,13 +14,21 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from stv_exp.bench import insertion, scan, search
+from stv_exp.bench import gradient, insertion, late, scan, search, sites, start
 from stv_exp.bench.subject import SIZES, make_subject
 from stv_exp.bench.timing import Measurement
 from stv_exp.run import versions
 from stv_exp.store import write_json
 
-BENCHMARKS = {"search": search.measure, "scan": scan.measure, "insertion": insertion.measure}
+BENCHMARKS = {
+    "search": search.measure,
+    "gradient": gradient.measure,
+    "sites": sites.measure,
+    "late": late.measure,
+    "scan": scan.measure,
+    "insertion": insertion.measure,
+    "start": start.measure,
+}
 
 
 def main() -> None:

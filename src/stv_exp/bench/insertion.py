@@ -8,7 +8,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from stv_exp import TaskVector
-from stv_exp.bench.search import random_bank
+from stv_exp.bench.bank import random_bank
 from stv_exp.bench.subject import Subject
 from stv_exp.bench.timing import Figure, Measurement, in_turns
 

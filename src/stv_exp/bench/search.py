@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
-from statistics import median
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from stv_exp.artefacts.bank import Bank
+from stv_exp.bench.bank import random_bank
+from stv_exp.bench.floor import Branches
+from stv_exp.bench.steps import in_the_loop
 from stv_exp.bench.subject import Subject
-from stv_exp.bench.timing import Figure, Measurement, in_turns, now
-from stv_exp.data.task import Example
-from stv_exp.models.heads import Insertion, inserted
-from stv_exp.models.prefix import join, prefill
-from stv_exp.models.scoring import tree, tree_inputs
-from stv_exp.stages.bank import Bank
-from stv_exp.stages.candidates import ClusterCandidates
-from stv_exp.stages.policy import REFERENCE_SAMPLES, ReinforcePolicy, fit
+from stv_exp.bench.timing import Figure, Measurement, in_blocks, in_turns
+from stv_exp.methods.how.reinforce import REFERENCE_SAMPLES, Reinforce
+from stv_exp.methods.method import Method
+from stv_exp.models.edits import Edit, Insertion, inserted
+from stv_exp.models.scoring import tree
+from stv_exp.stages.search import insertion
 
 S = 32
 STEPS = 20
-BLOCKS = 3
 SEVERAL = 8  # queries in one forward
 
 
@@ -33,10 +33,7 @@ def measure(subject: Subject, rounds: int) -> Measurement:
     `search` is drawing, scoring in trees, REINFORCE and Adam; `step` is that in the training loop, with Lightning and
     the data loader.
     """
-    candidates = ClusterCandidates(random_bank(subject), "replace")
-    # In blocks, so that a machine which slows down meanwhile does so for all that is compared.
-    blocks = [_block(subject, candidates, max(1, rounds // BLOCKS)) for _ in range(BLOCKS)]
-    seconds = {name: median(block[name] for block in blocks) for name in blocks[0]}
+    seconds = in_blocks(partial(_block, subject, Policy.of(subject)), rounds)
     seconds["bandwidth_limit"] = bandwidth_seconds(subject)
     for q in (1, SEVERAL):
         seconds[f"search_{q}"] = seconds[f"tree_{q}"] + seconds[f"update_{q}"]
@@ -44,11 +41,46 @@ def measure(subject: Subject, rounds: int) -> Measurement:
     return Measurement(_figures(seconds), seconds)
 
 
-def _block(subject: Subject, candidates: ClusterCandidates, rounds: int) -> dict[str, float]:
-    seconds = in_turns(_full_forwards(subject, candidates), max(1, rounds // 2))
+@dataclass(frozen=True)
+class Policy:
+    """What REINFORCE draws from at K random heads, and how it draws."""
+
+    bank: Bank
+    how: Reinforce
+
+    @classmethod
+    def of(cls, subject: Subject) -> Policy:
+        """The policy that the subject's settings name."""
+        how = Method.of(subject.config).how
+        assert isinstance(how, Reinforce)
+        return cls(random_bank(subject), how)
+
+    @cached_property
+    def logits(self) -> nn.Parameter:
+        return nn.Parameter(self.how.start(self.bank))
+
+    def draw(self, queries: int, samples: int) -> Tensor:
+        """Choices `[Q, S, K]`."""
+        return self.how.sample(self.logits, queries, samples, torch.Generator().manual_seed(0))
+
+    def drawn(self, queries: int, samples: int) -> Insertion:
+        """What they write."""
+        return insertion(self.bank, self.draw(queries, samples), Edit())
+
+    def update(self, optimizer: torch.optim.Optimizer, queries: int) -> None:
+        """All of a step but the scoring: draw candidates, assemble them, REINFORCE, Adam."""
+        choices = self.draw(queries, S)
+        insertion(self.bank, choices, Edit())
+        (-(self.how.log_prob(self.logits, choices)).mean()).backward()
+        optimizer.step()
+
+
+def _block(subject: Subject, policy: Policy, rounds: int) -> dict[str, float]:
+    seconds = in_turns(_full_forwards(subject, policy.drawn(1, S)), max(1, rounds // 2))
     for q in (1, SEVERAL):
-        seconds |= in_turns(_tree_parts(subject, candidates, q), rounds)
-        seconds[f"step_{q}"] = _step(subject, q)
+        seconds |= in_turns(_tree_parts(subject, policy, q), rounds)
+        settings = replace(subject.config.policy, queries=q, steps=STEPS + 1)
+        seconds[f"step_{q}"] = in_the_loop(subject, policy.bank, replace(subject.config, policy=settings)).step_seconds
     return seconds
 
 
@@ -70,94 +102,44 @@ def _figures(seconds: Mapping[str, float]) -> dict[str, Figure]:
     }
 
 
-def random_bank(subject: Subject) -> Bank:
-    """K random locations with M random candidates each."""
-    heads, method = subject.backbone.heads, subject.config.method
-    pick = torch.Generator().manual_seed(0)
-    locations = heads.all_locations()[torch.randperm(len(heads), generator=pick)[: method.k]]
-    centroids = torch.randn(len(locations), method.m, heads.head_dim, generator=pick)
-    return Bank(locations, centroids, torch.ones(len(locations), method.m))
-
-
-def _full_forwards(subject: Subject, candidates: ClusterCandidates) -> dict[str, Callable[[], object]]:
+def _full_forwards(subject: Subject, drawn: Insertion) -> dict[str, Callable[[], object]]:
     """One candidate a forward, and S; their pictures are prepared once, here: in favour of both."""
-    backbone, insertion = subject.backbone, _draw(candidates, 1, S)
+    backbone = subject.backbone
     one, batch = backbone.encode(subject.prompts(1)), backbone.encode(subject.prompts(1) * S)
     return {
-        "reference": partial(_scored, subject, one, insertion.map(lambda t: t[:, :1])),
-        "batched": partial(_scored, subject, batch, insertion.map(lambda t: t.transpose(0, 1))),
+        "reference": partial(_scored, subject, one, drawn.map(lambda t: t[:, :1])),
+        "batched": partial(_scored, subject, batch, drawn.map(lambda t: t.transpose(0, 1))),
     }
 
 
 @torch.inference_mode()
-def _scored(subject: Subject, batch: Any, insertion: Insertion) -> Tensor:
+def _scored(subject: Subject, batch: Any, drawn: Insertion) -> Tensor:
     """Whole forwards, vision tower and prompt included, and all logits: what the rivals' published code does."""
     backbone = subject.backbone
     rows, length = batch["input_ids"].shape
     last = torch.full((rows, 1), length - 1, device=backbone.device)
-    with inserted(backbone.heads, insertion, lambda: last):
+    with inserted(backbone.heads, drawn, lambda: last):
         logits = backbone.model(**batch, use_cache=False).logits
-    return torch.nn.functional.cross_entropy(logits[:, -1].float(), _answer(subject).expand(rows))
+    answer = backbone.encode_answer(subject.prompts(1)[0], subject.config.dataset.template)
+    return torch.nn.functional.cross_entropy(logits[:, -1].float(), answer.expand(rows))
 
 
-def _answer(subject: Subject) -> Tensor:
-    return subject.backbone.encode_answer(subject.prompts(1)[0], subject.config.dataset.template)
-
-
-def _tree_parts(subject: Subject, candidates: ClusterCandidates, q: int) -> dict[str, Callable[[], object]]:
+def _tree_parts(subject: Subject, policy: Policy, q: int) -> dict[str, Callable[[], object]]:
     """The bare forward of the tokens of a step with `q` queries, and what the search adds to it."""
-    backbone, answers = subject.backbone, [_answer(subject)] * q
-    s = S + REFERENCE_SAMPLES  # as a step draws them
-    many, prefixes = _draw(candidates, q, s), prefill(backbone, subject.prompts(q))
-    branch, positions = tree_inputs(backbone, prefixes, answers, s)
-    bare = partial(_bare, backbone.model, {**branch, "position_ids": positions}, prefixes)
+    branches = Branches.of(subject, q, S + REFERENCE_SAMPLES)  # as a step draws them
+    drawn = policy.drawn(q, branches.s)
     return {
-        f"floor_{q}": bare,
-        f"hooked_{q}": partial(_hooked, subject, many, bare),
-        f"tree_{q}": partial(tree, backbone, prefixes, answers, many, "every_step"),
-        f"update_{q}": partial(_update, candidates, torch.optim.Adam(candidates.parameters(), lr=0.0), q),
+        f"floor_{q}": branches.forward,
+        f"hooked_{q}": partial(_hooked, drawn, branches),
+        f"tree_{q}": partial(tree, branches.backbone, branches.prefixes, branches.answers, drawn, "every_step"),
+        f"update_{q}": partial(policy.update, torch.optim.Adam([policy.logits], lr=0.0), q),
     }
 
 
-def _draw(candidates: ClusterCandidates, queries: int, samples: int) -> Insertion:
-    return candidates.insertion(candidates.sample(queries, samples, torch.Generator().manual_seed(0)))
-
-
-@torch.inference_mode()
-def _bare(model: Any, inputs: dict[str, Any], prefixes: list[Any]) -> Tensor:
-    """The same tokens with no hooks, sampling or loss."""
-    return model(**inputs, past_key_values=join(prefixes), use_cache=True).logits
-
-
-def _hooked(subject: Subject, insertion: Insertion, bare: Callable[[], Tensor]) -> Tensor:
-    tokens = torch.arange(S + REFERENCE_SAMPLES, device=subject.backbone.device).expand(len(insertion.vectors), -1)
-    with inserted(subject.backbone.heads, insertion, lambda: tokens):
-        return bare()
-
-
-def _update(candidates: ClusterCandidates, optimizer: torch.optim.Optimizer, queries: int) -> None:
-    """All of a step but the scoring: draw candidates, assemble them, REINFORCE, Adam."""
-    drawn = candidates.sample(queries, S, torch.Generator().manual_seed(0))
-    candidates.insertion(drawn)
-    (-(candidates.log_prob(drawn)).mean()).backward()
-    optimizer.step()
-
-
-class _Timed(ReinforcePolicy):
-    """Notes when each step begins: Lightning and the data loader are part of what a step costs."""
-
-    def on_train_batch_start(self, batch: list[Example], batch_idx: int) -> None:
-        self.begun = [*getattr(self, "begun", []), now()]
-
-
-def _step(subject: Subject, queries: int) -> float:
-    """Median seconds of a step of the real search, prefixes computed before."""
-    config = replace(subject.config, policy=replace(subject.config.policy, queries=queries))
-    policy = _Timed(subject.backbone, ClusterCandidates(random_bank(subject), "replace"), config)
-    policy.prepare(subject.task, warm=True)
-    fit(policy, subject.task, STEPS + 1)
-    steps = torch.tensor(policy.begun).diff()
-    return steps.median().item()
+def _hooked(drawn: Insertion, branches: Branches) -> Tensor:
+    tokens = torch.arange(branches.s, device=branches.backbone.device).expand(len(drawn.values), -1)
+    with inserted(branches.backbone.heads, drawn, lambda: tokens):
+        return branches.forward()
 
 
 def bandwidth_seconds(subject: Subject) -> float:

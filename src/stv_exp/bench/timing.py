@@ -38,16 +38,25 @@ class Measurement:
     n_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
-def in_turns(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def in_turns(variants: Mapping[str, Callable[[], object]], rounds: int, warm_up: bool = True) -> dict[str, float]:
     """Median seconds of each variant over `rounds` rounds of all; one round more warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for turn in range(rounds + 1):
+    for turn in range(rounds + warm_up):
         for name, run in variants.items():
             start = now()
             run()
-            if turn:
+            if turn >= warm_up:
                 seconds[name].append(now() - start)
     return {name: median(values) for name, values in seconds.items()}
+
+
+def in_blocks(block: Callable[[int], dict[str, float]], rounds: int) -> dict[str, float]:
+    """Medians of three measurements of all that is compared, which share `rounds`.
+
+    A machine that slows down meanwhile does so for all of it.
+    """
+    blocks = [block(max(1, rounds // 3)) for _ in range(3)]
+    return {name: median(found[name] for found in blocks) for name in blocks[0]}
 
 
 def now() -> float:
