@@ -361,12 +361,15 @@ def test_the_kinds_are_three():
     assert isinstance(Insertion(torch.zeros(0, 2), torch.zeros(0, 4)).map(torch.clone), Insertion)
 
 
+@pytest.mark.parametrize("site", ["head", "residual"])  # there branches start above the first layer
 @pytest.mark.parametrize("how", ["reinforce", "bernoulli", "gumbel_softmax", "cross_entropy", "greedy"])
-def test_a_killed_search_goes_on_bit_for_bit(backbone, task, config, how, tmp_path, monkeypatch):
+def test_a_killed_search_goes_on_bit_for_bit(backbone, task, config, how, site, tmp_path, monkeypatch):
     """Killed in steps 5 and 9 of 12, over more than one epoch, with the costs of all attempts counted."""
     monkeypatch.setattr("stv_exp.stages.checkpoint.EVERY", timedelta(0))
     policy = replace(config.policy, steps=12, queries=10)
-    config = replace(with_method(config, how=how, **({"what": "mean"} if how == "bernoulli" else {})), policy=policy)
+    what = "mean" if how == "bernoulli" else "clusters"
+    k = 5 if site == "head" else 1
+    config = replace(with_method(config, how=how, what=what, site=site, k=k), policy=policy)
     bank = build_bank(scan(backbone, task, config), config)
 
     def spent() -> float:

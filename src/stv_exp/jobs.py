@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-
-import torch
+from typing import Any
 
 from stv_exp.config import Config
+from stv_exp.identity import signatures
+from stv_exp.run import Run
+from stv_exp.store import locked
 
 log = logging.getLogger(__name__)
 
 
 def start(config: Config, overrides: list[str]) -> float | None:
     """Do the job; returns what a sweeper may optimise: a run's validation score, or its accuracy where it has none."""
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
     if config.job == "check_data":
         from stv_exp.check_data import check_data
 
@@ -27,22 +27,40 @@ def start(config: Config, overrides: list[str]) -> float | None:
 
 
 def _pretrain(config: Config, overrides: list[str]) -> None:
-    from stv_exp.identity import signatures
-    from stv_exp.run import Run
-    from stv_exp.store import locked
     from stv_exp.testbed.pretrain import pretrain
 
+    _set_threads(config)
     job = Run(config.outputs, signatures(config))
     with locked(job.folder), job.recorded(config, overrides):
         pretrain(config)
 
 
 def _run(config: Config, overrides: list[str]) -> float:
-    from stv_exp.pipeline import run
-
-    metrics = run(config, overrides)
+    metrics = _looked_up(config) or _made(config, overrides)
     where = f"{config.method.name} on {config.dataset.name}/{config.dataset.task}, seed {config.seed}"
     log.info("%s: accuracy %.3f (n=%d, %.1f s)", where, metrics["accuracy"], metrics["n"], metrics["seconds"]["total"])
     for sentence in metrics["diagnostics"]:
         log.info("  note: %s", sentence)
     return float(metrics.get("validation_accuracy", metrics["accuracy"]))
+
+
+def _looked_up(config: Config) -> dict[str, Any] | None:
+    """The metrics of a job that is done: read from disk, with nothing heavy imported."""
+    job = Run(config.outputs, signatures(config))
+    if (metrics := job.metrics) is not None:
+        log.info("Run %s is done; its results are in %s", job.signature, job.folder)
+    return metrics
+
+
+def _made(config: Config, overrides: list[str]) -> dict[str, Any]:
+    from stv_exp.pipeline import run
+
+    _set_threads(config)
+    return run(config, overrides)
+
+
+def _set_threads(config: Config) -> None:
+    import torch
+
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)

@@ -11,13 +11,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 
-from stv_exp.artefacts.base import Artefact
+if TYPE_CHECKING:  # a look-up of what is done needs no torch
+    from stv_exp.artefacts.base import Artefact
 
-A = TypeVar("A", bound=Artefact)
+A = TypeVar("A", bound="Artefact")
 Cost = dict[str, float]
 log = logging.getLogger(__name__)
 

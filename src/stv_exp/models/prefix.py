@@ -74,12 +74,13 @@ class PrefixCache:
             self.n_bytes -= self._kept.popitem(last=False)[1].n_bytes
         return [found[p.query.id] for p in prompts]
 
-    def warm(self, prompts: Sequence[Prompt], batch_size: int) -> None:
-        """Compute prefixes in full batches while they fit: for queries that will all be asked for anyway."""
+    def warm(self, prompts: Sequence[Prompt], batch_size: int) -> bool:
+        """Compute prefixes in full batches while they fit; returns whether all are kept."""
         for start in range(0, len(prompts), batch_size):
             if self.n_bytes >= self.max_bytes:
-                return
+                break
             self.get(prompts[start : start + batch_size])
+        return all(prompt.query.id in self._kept for prompt in prompts)
 
 
 def _half_of_what_is_free(device: torch.device) -> int:

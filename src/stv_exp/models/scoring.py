@@ -42,10 +42,19 @@ class Scorer:
         self.way = fastest_way(self.backbone, prompts, answers)
         self.late = self.way == "tree" and starts_late(self.backbone, prompts, answers)
 
-    def warm(self, prompts: Sequence[Prompt], batch_size: int) -> None:
-        """Compute prefixes in full batches while they fit: for queries that will all be asked for anyway."""
-        if self.way != "full":
-            self.prefixes.warm(prompts, batch_size)
+    def warm(self, prompts: Sequence[Prompt], answers: Sequence[Tensor], batch_size: int, where: Insertion) -> None:
+        """Compute prefixes in full batches while they fit: for queries that will all be asked for anyway.
+
+        So are the states that branches with insertions at the locations of `where` start from: in the same batches
+        whenever a search begins or goes on, so that it does so bit for bit.
+        """
+        if self.way == "full" or not self.prefixes.warm(prompts, batch_size):
+            return
+        layers = shared_layers(where) if self.late else 0
+        for start in range(0, len(prompts) if layers else 0, batch_size):
+            part = slice(start, start + batch_size)
+            run = partial(_unedited, self.backbone)
+            shared_states(self.backbone, self.prefixes.get(prompts[part]), answers[part], layers, run)
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[Tensor], insertion: Insertion, when: str) -> Tensor:
         """Log-likelihood `[Q, S, N]` of each answer token (0 beyond an answer's end) under S insertions a query.
@@ -142,22 +151,22 @@ def tree(
     return _spread(logits, targets[:, None].expand(-1, s, -1))
 
 
+def _unedited(backbone: Backbone, prefixes: Sequence[Prefix], answers: Sequence[Tensor]) -> None:
+    """Run one branch a query with nothing inserted, for what passes on the way."""
+    branch, positions = tree_inputs(backbone, prefixes, answers, 1)
+    with only_logits(backbone.model, torch.zeros_like(branch["input_ids"], dtype=torch.bool)):
+        backbone.forward(branch, position_ids=positions, past_key_values=join(prefixes), use_cache=True)
+
+
 @contextmanager
 def _above_what_is_shared(
     backbone: Backbone, prefixes: Sequence[Prefix], answers: Sequence[Tensor], insertion: Insertion
 ) -> Iterator[None]:
     """Forwards of S branches start where these first differ."""
-
-    def run(some: list[Prefix], their: list[Tensor]) -> None:
-        branch, positions = tree_inputs(backbone, some, their, 1)
-        nothing = torch.zeros_like(branch["input_ids"], dtype=torch.bool)
-        with only_logits(backbone.model, nothing):
-            backbone.forward(branch, position_ids=positions, past_key_values=join(some), use_cache=True)
-
     if not (layers := shared_layers(insertion)):
         yield
         return
-    states = shared_states(backbone, prefixes, answers, layers, run)
+    states = shared_states(backbone, prefixes, answers, layers, partial(_unedited, backbone))
     with started_above(backbone, layers, states.repeat(1, insertion.values.shape[1], 1)):
         yield
 

@@ -94,6 +94,7 @@ class CandidateSearch(Stage):
         self.history: defaultdict[str, list[float]] = defaultdict(list)
         self.step = 0
         self._answers: dict[str, Tensor] = {}
+        self._rewarded = 1 if config.policy.reward == "first" else None  # of an answer's tokens; None: all
         self._optimizer_state: dict[str, Any] | None = None
         self._counted = {name: getattr(backbone, name) for name in COUNTED}
         self.steps = self._affordable()
@@ -160,7 +161,9 @@ class CandidateSearch(Stage):
         ends = [prompts[0], prompts[-1]]
         self.scorer.choose(ends, [self._answer(p) for p in ends])
         if self.steps * self.config.policy.queries >= len(self.support):
-            self.scorer.warm(prompts, self.config.trainer.batch_size)
+            answers = [self._answer(p)[: self._rewarded] for p in prompts]
+            where = self.edit.insertion(self.bank.locations, self.bank.centroids[:, 0], site=self.bank.site)
+            self.scorer.warm(prompts, answers, self.config.trainer.batch_size, where)
 
     def _affordable(self) -> int:
         """Steps within the budget, beside the final decision; raises `StvError` where there is none."""
@@ -180,9 +183,7 @@ class CandidateSearch(Stage):
 
     def _rewards(self, queries: Sequence[Example], chosen: Insertion) -> Tensor:
         prompts = [self._prompt(q) for q in queries]
-        answers = [self._answer(prompt) for prompt in prompts]
-        if self.config.policy.reward == "first":
-            answers = [a[:1] for a in answers]
+        answers = [self._answer(prompt)[: self._rewarded] for prompt in prompts]
         lengths = torch.tensor([len(a) for a in answers], device=self.scorer.backbone.device)
         total = self.scorer.score(prompts, answers, chosen, self.config.insertion.when).sum(-1)
         rewards = (total / lengths[:, None]).cpu()
