@@ -406,3 +406,18 @@ def test_a_damaged_state_of_a_search_is_left_and_a_kept_stage_leaves_none(config
     (folder / "last.ckpt").write_bytes(b"PK\x03\x04 half of it")
     run(config, [])
     assert "is damaged" in caplog.text and not folder.exists()
+
+
+def test_a_run_hands_its_edit_on_to_its_vector(config):
+    edit = InsertionConfig(when="prompt", mode="blend", weight=0.5, norm_preserving=True)
+    run(replace(config, insertion=edit), [])
+    (path,) = Path(config.outputs).glob("runs/*/task_vector.safetensors")
+    vector = TaskVector.load(path)
+    assert (vector.mode, vector.when, vector.norm_preserving) == ("blend", "prompt", True)
+    assert torch.equal(vector.weights, torch.full((5,), 0.5))
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_refused(config, weight):
+    with pytest.raises(StvError, match=r"insertion\.weight=.* is no weight"):
+        Method.of(replace(config, insertion=InsertionConfig(weight=weight))).check()

@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stv_exp.errors import StvError
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, HfApi, ModelCard
-
-    from stv_exp.task_vector import TaskVector
+    from torch import Tensor
 
 FILE = "task_vector.safetensors"
 
@@ -43,8 +42,26 @@ with vector.inserted(model):
 """
 
 
+class Vector(Protocol):
+    """What a push has to know of a task vector."""
+
+    @property
+    def locations(self) -> Tensor: ...
+    @property
+    def vectors(self) -> Tensor: ...
+    @property
+    def metadata(self) -> dict[str, Any]: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def site(self) -> str: ...
+    @property
+    def when(self) -> str: ...
+    def save(self, path: Path | str) -> None: ...
+
+
 def push(
-    vector: TaskVector, repo_id: str, *, private: bool, revision: str | None, token: str | None, commit_message: str
+    vector: Vector, repo_id: str, *, private: bool, revision: str | None, token: str | None, commit_message: str
 ) -> str:
     """Upload `vector` and its card and return the commit's url; see `TaskVector.push_to_hub`."""
     with _explained(repo_id, revision, writing=True):
@@ -67,7 +84,7 @@ def download(repo_id: str, revision: str | None = None, token: str | None = None
         return Path(_api(token).hf_hub_download(repo_id, FILE, revision=revision))
 
 
-def write_folder(vector: TaskVector, folder: Path | str, repo_id: str | None = None) -> None:
+def write_folder(vector: Vector, folder: Path | str, repo_id: str | None = None) -> None:
     """Write what a push uploads: `task_vector.safetensors` and `README.md`, the card.
 
     With `repo_id` the card shows how to load the vector from the hub, without it from the file.
@@ -90,7 +107,7 @@ def _endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
 
 
-def _card(vector: TaskVector, repo_id: str | None) -> ModelCard:
+def _card(vector: Vector, repo_id: str | None) -> ModelCard:
     from huggingface_hub import ModelCard, ModelCardData
 
     method = vector.metadata.get("method")
@@ -136,7 +153,7 @@ def _metrics(metadata: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
-def _text(vector: TaskVector, repo_id: str | None) -> str:
+def _text(vector: Vector, repo_id: str | None) -> str:
     metrics = {name: f"{value:.4g}" for name, value in _metrics(vector.metadata).items()}
     return _TEXT.format(
         title=f"Task vector: {_described(vector.metadata)}",
@@ -148,7 +165,7 @@ def _text(vector: TaskVector, repo_id: str | None) -> str:
     )
 
 
-def _facts(vector: TaskVector) -> dict[str, Any]:
+def _facts(vector: Vector) -> dict[str, Any]:
     """The table's rows; None for what the metadata does not say."""
     metadata = vector.metadata
     named = {key: metadata.get(key) for key in ("dataset", "method", "seed", "operation")}
