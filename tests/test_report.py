@@ -14,7 +14,7 @@ import torch
 
 from stv_exp.artefacts.chosen import Chosen
 from stv_exp.config import BankConfig, setting
-from stv_exp.diagnostics import diagnose
+from stv_exp.diagnostics import diagnose, discretisation_gap
 from stv_exp.errors import StvError
 from stv_exp.identity import settings
 from stv_exp.metrics import exact_match
@@ -309,6 +309,14 @@ def test_a_policy_no_better_than_chance_is_said():
     (sentence,) = diagnose(chosen(noise, noise[::-1]))
     assert "no better than that of random candidates" in sentence
     assert diagnose(chosen([r + 0.5 for r in noise], noise[:1] * 20)) == []
+
+
+def test_what_a_soft_search_loses_when_it_is_made_discrete_is_reported():
+    soft = chosen([-2.0] * 8, [-3.0] * 8)
+    soft.history["loss"] = [1.5] * 6 + [0.5] * 2
+    assert discretisation_gap(soft) == 1.5
+    assert "worse than the forward that found it (by 1.50 nats" in diagnose(soft)[0]
+    assert discretisation_gap(chosen([-2.0] * 8, [-3.0] * 8)) is None
 
 
 def test_a_vector_that_inserts_nothing_is_said():

@@ -6,12 +6,36 @@ from statistics import fmean, stdev
 
 from stv_exp.artefacts.chosen import Chosen
 
+_GAP = 0.2  # nats a token
+
 
 def diagnose(chosen: Chosen | None) -> list[str]:
     """The sentences that apply to one run."""
     if chosen is None:
         return []
-    return [s for s in (_no_insertion(chosen), _no_better_than_random(chosen)) if s]
+    return [s for s in (_no_insertion(chosen), _no_better_than_random(chosen), _lost_when_discrete(chosen)) if s]
+
+
+def discretisation_gap(chosen: Chosen) -> float | None:
+    """Reward of a search's own forward less that of its discrete choice, in the last quarter of steps.
+
+    None for searches whose forward is discrete by construction: they have no loss.
+    """
+    loss, reward = (chosen.history.get(name, []) for name in ("loss", "reward"))
+    if not loss:
+        return None
+    last = max(1, len(loss) // 4)
+    return -fmean(loss[-last:]) - fmean(reward[-last:])
+
+
+def _lost_when_discrete(chosen: Chosen) -> str | None:
+    gap = discretisation_gap(chosen)
+    if gap is None or gap < _GAP:
+        return None
+    return (
+        f"The discrete choice is worse than the forward that found it (by {gap:.2f} nats a token): "
+        "search longer, or with policy.straight_through=true."
+    )
 
 
 def _no_insertion(chosen: Chosen) -> str | None:

@@ -21,7 +21,7 @@ from stv_exp.artefacts.chosen import Chosen
 from stv_exp.artefacts.scan import Scan
 from stv_exp.config import Config
 from stv_exp.data.task import Task
-from stv_exp.diagnostics import diagnose
+from stv_exp.diagnostics import diagnose, discretisation_gap
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures
 from stv_exp.methods.method import Method
@@ -164,6 +164,7 @@ class Pipeline:
             **{name: {stage: cost[name] for stage, cost in costs.items()} for name in COUNTED},
             "scoring": chosen.scoring if chosen else "",
             "locations": len(chosen.locations) if chosen else 0,
+            "discretisation_gap": discretisation_gap(chosen) if chosen else None,
             "diagnostics": diagnose(chosen),
         }
 
