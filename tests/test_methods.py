@@ -421,3 +421,16 @@ def test_a_run_hands_its_edit_on_to_its_vector(config):
 def test_a_weight_that_is_no_number_is_refused(config, weight):
     with pytest.raises(StvError, match=r"insertion\.weight=.* is no weight"):
         Method.of(replace(config, insertion=InsertionConfig(weight=weight))).check()
+
+
+def test_a_budget_counts_the_tokens_that_are_rewarded(backbone, task, config):
+    """Answers of two tokens, of which the first alone is rewarded: twice as many steps."""
+    template = replace(config.dataset.template, answer=" {answer} {answer}")
+    config = replace(config, dataset=replace(config.dataset, template=template))
+    bank = build_bank(scan(backbone, task, config), config)
+
+    def steps(reward: str) -> int:
+        one = replace(config, policy=replace(config.policy, budget=160, reward=reward))
+        return CandidateSearch(backbone, task, bank, Method.of(one).how, one).steps
+
+    assert (steps("all"), steps("first")) == (10, 20)

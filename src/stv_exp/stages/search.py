@@ -170,7 +170,8 @@ class CandidateSearch(Stage):
         policy, each = self.config.policy, self.how.step_evaluations()
         final = self.how.final_evaluations(len(self.support))
         if policy.budget:
-            tokens = sum(len(self._answer(self._prompt(q))) for q in self.support) / len(self.support)
+            answers = [self._answer(self._prompt(q))[: self._rewarded] for q in self.support]
+            tokens = sum(map(len, answers)) / len(answers)
             steps = int((policy.budget / tokens - final) / (each * (3 if self.how.differentiates else 1)))
         else:
             steps = policy.steps - -(-final // each)
