@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from stv_exp import TaskVector
 from stv_exp.config import ModelConfig
 from stv_exp.data.prompts import make_prompt
 from stv_exp.errors import StvError
+from stv_exp.models.backbone import Backbone
 from stv_exp.models.loading import load_backbone
+from stv_exp.models.sources import model_folder
 
 
 @pytest.fixture
@@ -62,3 +65,19 @@ def test_a_broken_checkpoint_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(StvError, match="cannot be loaded"):
         load_backbone(ModelConfig(name=str(tmp_path)))
+
+
+def test_greedy_is_the_models_own_argmax_whatever_its_checkpoint_says(task, config):
+    """A penalty, sampling or no cache in its generation config would change answers, or when a vector acts."""
+    folder = model_folder("tiny")
+    prompts = [make_prompt(config.dataset.template, q) for q in task.support[:6]]
+    heads = TaskVector(torch.tensor([[0, 1], [1, 3]]), torch.randn(2, 8), when="prompt")
+    found = []
+    for defaults in ({}, {"repetition_penalty": 5.0, "use_cache": False, "do_sample": True, "temperature": 3.0}):
+        model = AutoModelForImageTextToText.from_pretrained(folder)
+        for name, value in defaults.items():
+            setattr(model.generation_config, name, value)
+        backbone = Backbone(model, AutoProcessor.from_pretrained(folder), "tiny")
+        assert backbone.model.generation_config.eos_token_id is not None
+        found.append([backbone.generate(backbone.encode(prompts), 5, vector) for vector in (None, heads)])
+    assert found[0] == found[1]

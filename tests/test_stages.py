@@ -235,3 +235,11 @@ def test_evaluation_keeps_demonstrations_out_of_the_eval_split(backbone, task, c
     assert [p.id for p in predictions] == [e.id for e in task.evaluation]
     support = {e.id for e in task.support}
     assert all(set(p.demonstration_ids) <= support and len(p.demonstration_ids) == 2 for p in predictions)
+
+
+def test_clusters_are_made_of_all_activations_however_many():
+    """FAISS would take 256 a centroid at most, and say nothing."""
+    activations = torch.randn(1, 1000, 8, generator=torch.Generator().manual_seed(0)) + 5
+    centroids, sizes = cluster(activations, 1, seed=0)
+    torch.testing.assert_close(centroids[:, 0], activations.mean(1), atol=1e-5, rtol=0)
+    assert sizes.tolist() == [[1000]]

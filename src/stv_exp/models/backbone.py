@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.feature_extraction_utils import BatchFeature
 
 from stv_exp.config import TemplateConfig
@@ -26,6 +26,7 @@ from stv_exp.models.sites import Site, find_site
 from stv_exp.task_vector import TaskVector
 
 COUNTED = ("forwards", "tokens", "token_forwards")  # what a backbone counts of its work
+_SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 IMAGE = "<image>"  # an image's place in a prompt of ours, whatever the family writes there
 
 
@@ -36,6 +37,9 @@ class Backbone:
         self, model: PreTrainedModel, processor: Any, name: str, chat: bool = False, pattern: str = ""
     ) -> None:
         self.model = model.eval().requires_grad_(False)
+        # A checkpoint's own decoding (penalties, no cache, sampling) would enter every generation.
+        ids = {name: getattr(model.generation_config, name, None) for name in _SPECIAL}
+        model.generation_config = GenerationConfig(**ids)
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.tokenizer.padding_side = "left"
