@@ -312,3 +312,53 @@ def test_a_vector_of_another_site_is_refused(vector, message):
         TaskVector(**{"vectors": torch.zeros(1, 48), **vector}).inserted(llama()),
     ):
         pass
+
+
+def test_a_compiled_model_is_edited_when_it_is_called_and_when_it_generates(text_model_and_inputs):
+    model, inputs = text_model_and_inputs
+    vector, options = random_vector(model), {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None}
+    with vector.inserted(model):
+        expected, generated = logits(model, inputs), model.generate(**inputs, **options)
+    compiled = torch.compile(model, backend="eager")
+    plain = logits(compiled, inputs)  # compiled before the vector comes
+    with vector.inserted(compiled):
+        torch.testing.assert_close(logits(compiled, inputs), expected, atol=1e-5, rtol=1e-5)
+        assert torch.equal(compiled.generate(**inputs, **options), generated)
+    torch.testing.assert_close(logits(compiled, inputs), plain)
+    in_place = {"llama": llama, "qwen2": qwen2}["llama" if "Llama" in type(model).__name__ else "qwen2"]()
+    in_place.compile(backend="eager")
+    logits(in_place, inputs)
+    with vector.inserted(in_place):
+        torch.testing.assert_close(logits(in_place, inputs), expected, atol=1e-5, rtol=1e-5)
+
+
+class Wrapper(torch.nn.Module):
+    """As PEFT wraps a model: generation passes the wrapper by."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def get_base_model(self):
+        return self.model
+
+    def forward(self, *args, **kwargs):
+        return self.model(*args, **kwargs)
+
+
+def test_a_wrapped_model_is_edited():
+    model, ids = llama(), {"input_ids": torch.tensor([[4, 5, 6]])}
+    vector, options = random_vector(model), {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None}
+    with vector.inserted(model):
+        expected, generated = logits(model, ids), model.generate(**ids, **options)
+    with vector.inserted(Wrapper(model)) as wrapped:
+        assert torch.equal(logits(wrapped, ids), expected)
+        assert torch.equal(wrapped.get_base_model().generate(**ids, **options), generated)
+
+
+def test_a_mask_may_come_by_position():
+    model = llama()
+    ids = torch.tensor([[5, 6, 7, 8], [5, 6, 0, 0]])
+    mask = (ids > 0).long()
+    with random_vector(model).inserted(model), torch.no_grad():
+        assert torch.equal(model(ids, mask).logits, model(input_ids=ids, attention_mask=mask).logits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 from stv_exp.artefacts.base import Artefact
 from stv_exp.errors import StvError
 from stv_exp.models.edits import MODES, Edit, inserted, last_positions, unhooked
-from stv_exp.models.sites import Site, find_site
+from stv_exp.models.sites import Site, find_site, unwrapped
 
 WHEN = ("every_step", "prompt")
 KEPT = ("model", "revision", "heads", "pattern")  # metadata that arithmetic passes on
@@ -112,23 +113,27 @@ class TaskVector(Artefact):
         cache, which is what `generate` does unless told otherwise (`prefill_chunk_size`, `use_cache=False`).
         """
         moment = _when(self.when if when is None else when)
-        site = find_site(model, self.site, self.metadata.get("pattern") or "")
+        inner = unwrapped(model)
+        site = find_site(inner, self.site, self.metadata.get("pattern") or "")
         self.check(site)
         tokens: list[Tensor | None] = [None]
+        parameters = inspect.signature(inner.forward)
 
         def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            tokens[0] = _last_tokens(args, kwargs, moment)
+            tokens[0] = _last_tokens(parameters.bind_partial(*args, **kwargs).arguments, moment)
 
         insertion = self.edit.insertion(self.locations, self.vectors, site=self.site)
         with ExitStack() as stack:
-            stack.callback(model.register_forward_pre_hook(look, with_kwargs=True).remove)
+            if _is_compiled(model, inner):
+                stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code would run no hook
+            stack.callback(inner.register_forward_pre_hook(look, with_kwargs=True).remove)
             written = stack.enter_context(inserted(site, insertion, lambda: tokens[0]))
 
             def doubt(*_: Any) -> None:
                 if tokens[0] is not None and len(self.locations) and not written():
                     raise unhooked(site, 0)
 
-            stack.callback(model.register_forward_hook(doubt).remove)
+            stack.callback(inner.register_forward_hook(doubt).remove)
             yield model
 
     def __add__(self, other: TaskVector) -> TaskVector:
@@ -247,11 +252,18 @@ def _made(operation: str, *parents: TaskVector) -> dict[str, Any]:
     return kept | {"operation": operation, "made_from": origins}
 
 
-def _last_tokens(args: tuple[Any, ...], kwargs: dict[str, Any], when: str) -> Tensor | None:
+def _is_compiled(model: nn.Module, inner: nn.Module) -> bool:
+    """Whether the model or a part of it was handed to torch.compile."""
+    parts = (model, *inner.modules())
+    return any(getattr(m, "_compiled_call_impl", None) is not None or hasattr(m, "_orig_mod") for m in parts)
+
+
+def _last_tokens(arguments: dict[str, Any], when: str) -> Tensor | None:
     """Token indices `[B, 1]` that the coming forward shall edit, None for none."""
-    ids = kwargs.get("input_ids", args[0] if args else None)
-    ids = kwargs["inputs_embeds"] if ids is None else ids
-    past = kwargs.get("past_key_values")
+    arguments = {**arguments, **arguments.get("kwargs", {})}
+    ids = arguments.get("input_ids")
+    ids = arguments["inputs_embeds"] if ids is None else ids
+    past = arguments.get("past_key_values")
     if when == "prompt" and past is not None and past.get_seq_length() > 0:
         return None
-    return last_positions(kwargs.get("attention_mask"), ids.shape[0], ids.shape[1], ids.device)[:, None]
+    return last_positions(arguments.get("attention_mask"), ids.shape[0], ids.shape[1], ids.device)[:, None]

@@ -108,6 +108,16 @@ def find_site(model: nn.Module, name: str = "head", pattern: str = "") -> Site:
     return Site(name, _resolve(model, path), None, hidden, path)
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside torch.compile's or PEFT's wrapper: `generate` passes wrappers by, and the hooks on them."""
+    wrapper: Any = model
+    if hasattr(wrapper, "_orig_mod"):
+        return unwrapped(wrapper._orig_mod)
+    if hasattr(wrapper, "get_base_model"):
+        return unwrapped(wrapper.get_base_model())
+    return model
+
+
 def _layer(heads: Site) -> str:
     return heads.pattern[: heads.pattern.index("{layer}") + len("{layer}")]
 
