@@ -33,12 +33,12 @@ def test_every_variant_runs_in_each_point_of_the_grid_and_varies_fastest():
     ]
 
 
-def test_the_variants_of_smollm2_are_11_a_task_and_seed():
+def test_the_variants_of_smollm2_are_6_a_task_and_seed():
     sweeper = yaml.safe_load((CONF / "experiment/smollm2.yaml").read_text())["hydra"]["sweeper"]
     params = " ".join(f"{key}={str(value).replace(' ', '')}" for key, value in sweeper["params"].items())
     made = jobs(params, variants=tuple(sweeper["variants"]))
-    assert len(made) == 11 * 3 * 11
-    assert all(job.startswith("dataset.task=adjective_to_adverb seed=0 method=") for job in made[:11])
+    assert len(made) == 11 * 3 * 6
+    assert all(job.startswith("dataset.task=adjective_to_adverb seed=0 method=") for job in made[:6])
 
 
 @pytest.mark.parametrize(
