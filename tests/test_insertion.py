@@ -362,3 +362,25 @@ def test_a_mask_may_come_by_position():
     mask = (ids > 0).long()
     with random_vector(model).inserted(model), torch.no_grad():
         assert torch.equal(model(ids, mask).logits, model(input_ids=ids, attention_mask=mask).logits)
+
+
+@pytest.mark.parametrize("when", ["prompt", "every_step"])
+@pytest.mark.parametrize(
+    "decoding",
+    [
+        {"use_cache": False},
+        {"prefill_chunk_size": 2},
+        {"prompt_lookup_num_tokens": 3},
+        {"cache_implementation": "static"},
+    ],
+    ids=lambda decoding: next(iter(decoding)),
+)
+def test_a_vector_acts_on_the_same_tokens_however_they_are_decoded(when, decoding):
+    """Whole sequences again and again, a prompt in chunks, several tokens verified at once."""
+    model = llama()
+    inputs = {"input_ids": torch.tensor([[4, 5, 6, 7, 4, 5, 6]]), "attention_mask": torch.ones(1, 7, dtype=torch.long)}
+    options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+    with random_vector(model).inserted(model, when=when):
+        expected = model.generate(**inputs, **options)
+        assert torch.equal(model.generate(**inputs, **options, **decoding), expected)
+    assert "generate" not in model.__dict__, "and the model is left as it was"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from stv_exp.artefacts.base import Artefact
 from stv_exp.errors import StvError
-from stv_exp.models.edits import MODES, Edit, inserted, last_positions, unhooked
+from stv_exp.models.edits import MODES, Edit, inserted, unhooked
+from stv_exp.models.moments import Moments
 from stv_exp.models.sites import Site, find_site, unwrapped
 
 WHEN = ("every_step", "prompt")
@@ -108,29 +108,18 @@ class TaskVector(Artefact):
         """Within the block, `model` runs with this vector at the last token of every sequence.
 
         `model` is any supported transformers model; `when` overrides the vector's own. Batches may be padded on either
-        side; insertion ends with the block, also on error.
-        Blocks nest, those of one vector too: `add` then adds it twice. A prompt must be prefilled at once and with a
-        cache, which is what `generate` does unless told otherwise (`prefill_chunk_size`, `use_cache=False`).
+        side; insertion ends with the block, also on error. Blocks nest, those of one vector too: `add` then adds it
+        twice. Wrappers (torch.compile, PEFT) are looked through.
         """
-        moment = _when(self.when if when is None else when)
         inner = unwrapped(model)
         site = find_site(inner, self.site, self.metadata.get("pattern") or "")
         self.check(site)
-        tokens: list[Tensor | None] = [None]
-        parameters = inspect.signature(inner.forward)
-
-        def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            tokens[0] = _last_tokens(parameters.bind_partial(*args, **kwargs).arguments, moment)
-
+        moments = Moments(inner, _when(self.when if when is None else when))
         insertion = self.edit.insertion(self.locations, self.vectors, site=self.site)
-        with ExitStack() as stack:
-            if _is_compiled(model, inner):
-                stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code would run no hook
-            stack.callback(inner.register_forward_pre_hook(look, with_kwargs=True).remove)
-            written = stack.enter_context(inserted(site, insertion, lambda: tokens[0]))
+        with moments.watched(), inserted(site, insertion, lambda: moments.tokens) as written, ExitStack() as stack:
 
             def doubt(*_: Any) -> None:
-                if tokens[0] is not None and len(self.locations) and not written():
+                if moments.tokens is not None and len(self.locations) and not written():
                     raise unhooked(site, 0)
 
             stack.callback(inner.register_forward_hook(doubt).remove)
@@ -250,20 +239,3 @@ def _made(operation: str, *parents: TaskVector) -> dict[str, Any]:
     agreed = {key: origins[0].get(key) for key in KEPT if len({str(origin.get(key)) for origin in origins}) == 1}
     kept = {key: value for key, value in agreed.items() if value is not None}
     return kept | {"operation": operation, "made_from": origins}
-
-
-def _is_compiled(model: nn.Module, inner: nn.Module) -> bool:
-    """Whether the model or a part of it was handed to torch.compile."""
-    parts = (model, *inner.modules())
-    return any(getattr(m, "_compiled_call_impl", None) is not None or hasattr(m, "_orig_mod") for m in parts)
-
-
-def _last_tokens(arguments: dict[str, Any], when: str) -> Tensor | None:
-    """Token indices `[B, 1]` that the coming forward shall edit, None for none."""
-    arguments = {**arguments, **arguments.get("kwargs", {})}
-    ids = arguments.get("input_ids")
-    ids = arguments["inputs_embeds"] if ids is None else ids
-    past = arguments.get("past_key_values")
-    if when == "prompt" and past is not None and past.get_seq_length() > 0:
-        return None
-    return last_positions(arguments.get("attention_mask"), ids.shape[0], ids.shape[1], ids.device)[:, None]
