@@ -282,6 +282,13 @@ def test_variants_are_named_by_what_varies_and_by_nothing_else(config):
     assert labels == {"stv k=3 identity=False", "stv k=4 identity=False", "stv k=4 identity=True", "zero_shot"}
 
 
+def test_numbers_are_written_as_they_are_shown(tmp_path):
+    write_run(tmp_path, "right", ["cat", "cat"], ["cat"])
+    folder = report(tmp_path)
+    for ending in ("md", "csv", "tex"):
+        assert "1.000" in (folder / f"table.{ending}").read_text()
+
+
 def test_the_written_table_is_what_the_metrics_say(config, tmp_path):
     metrics = [run(replace(config, seed=seed), []) for seed in (0, 1)]
     folder = report(tmp_path / "outputs")

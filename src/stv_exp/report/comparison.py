@@ -143,8 +143,11 @@ def _folder(outputs: Path, study: str | None, metric: str | None, select: Sequen
 def _write(folder: Path, tables: Sequence[tuple[str, list[str], list[list[str]]]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, headers, table in tables:
-        write_text(folder / f"{name}.md", tabulate(table, headers, tablefmt="github") + "\n")
-        write_text(folder / f"{name}.tex", tabulate(table, headers, tablefmt="latex_booktabs") + "\n")
+        sides = ("left", *("right" for _ in headers[1:]))
+        for ending, style in (("md", "github"), ("tex", "latex_booktabs")):
+            # Not parsed again: 1.000 is to stay 1.000.
+            text = tabulate(table, headers, tablefmt=style, colalign=sides, disable_numparse=True)
+            write_text(folder / f"{name}.{ending}", text + "\n")
         write_text(folder / f"{name}.csv", pd.DataFrame(table, columns=headers).to_csv(index=False))
 
 
