@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from stv_exp.compose import config_folder, to_config
+from stv_exp.cli import configure
 from stv_exp.data.tuxpaint import INSTALLED
 from stv_exp.methods.method import Method
 from tests.families import FAMILIES
@@ -60,9 +59,7 @@ def read_by(words: list[str], extra: list[str]) -> list[str]:
     """Those of `extra` that a single run's method reads; a sweep's methods share what it is given."""
     if "-m" in words[3:] or any(w.startswith("+experiment") for w in words):
         return extra
-    with initialize_config_dir(config_folder(), version_base="1.3"):
-        config = to_config(compose("config", [w for w in words if "=" in w and not w.startswith("-")]))
-    reads = Method.of(config).reads
+    reads = Method.of(configure(*(w for w in words if "=" in w and not w.startswith("-")))).reads
     return [e for e in extra if e.startswith("dataset.") or e.split("=")[0] in reads]
 
 

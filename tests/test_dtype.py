@@ -8,9 +8,8 @@ import logging
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
 
-from stv_exp.compose import config_folder, to_config
+from stv_exp.cli import configure
 from stv_exp.config import Config, ModelConfig
 from stv_exp.identity import signatures
 from stv_exp.models import dtype
@@ -54,8 +53,7 @@ def test_a_dtype_that_is_named_stays_without_a_reason(name):
 
 def composed(*overrides: str) -> Config:
     """What the command line makes of its arguments."""
-    with initialize_config_dir(config_folder(), version_base="1.3"):
-        return to_config(compose("config", [*SMOKE, *overrides]))
+    return configure(*SMOKE, *overrides)
 
 
 @pytest.mark.parametrize("cpuinfo", [ZEN4, HASWELL])

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from stv_exp.compose import config_folder, to_config
+from stv_exp.cli import configure
 from stv_exp.config import Config, PolicyConfig
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures
@@ -35,8 +34,7 @@ FITTING = {"paper_stv": ["method.k=4", "method.m=2"], "paper_mtv": []}  # the ti
 
 def composed(*overrides: str) -> Config:
     """The checked settings of a command line."""
-    with initialize_config_dir(config_folder(), version_base="1.3"):
-        return to_config(compose("config", list(overrides)))
+    return configure(*overrides)
 
 
 def vizwiz(root: Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -46,6 +47,12 @@ def main() -> int:
     finally:
         _report_studies()
     return code
+
+
+def configure(*overrides: str) -> Config:
+    """The config of a job as the command line would make it: `configure("method=stv", "method.k=8")`."""
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        return to_config(compose("config", list(overrides)))
 
 
 def _open_config_dir() -> None:

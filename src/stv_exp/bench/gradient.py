@@ -14,7 +14,8 @@ from stv_exp.bench.floor import Branches
 from stv_exp.bench.steps import by_hand, in_the_loop
 from stv_exp.bench.subject import Subject
 from stv_exp.bench.timing import Figure, Measurement, in_blocks, in_turns, peak_bytes
-from stv_exp.config import BankConfig, Config, InsertionConfig, PolicyConfig
+from stv_exp.cli import configure
+from stv_exp.config import Config
 from stv_exp.models.edits import Edit
 from stv_exp.models.scoring import tree
 from stv_exp.stages.search import mixture
@@ -41,16 +42,14 @@ def measure(subject: Subject, rounds: int) -> Measurement:
     }
     seconds = in_blocks(lambda share: in_turns(parts, share) | _loop(subject, bank, config), rounds)
     seconds["floor_token_forward"] = seconds["floor"] / (_COUNTED * branches.n_tokens)
-    n_bytes = {"gradient": peak_bytes(step), "reinforce": peak_bytes(_reinforce(subject))}
+    n_bytes = {"gradient": peak_bytes(step), "drawn": peak_bytes(_reinforce(subject))}
     return Measurement(_figures(seconds, n_bytes), seconds, n_bytes)
 
 
 def settings(subject: Subject) -> Config:
     """Those of `method=stv_gradient`: its steps and queries, all heads, "leave it alone" allowed, straight-through."""
-    method = replace(subject.config.method, name="stv_gradient", where="all", how="gumbel_softmax")
-    policy = PolicyConfig(steps=STEPS, queries=QUERIES, lr=0.3)
-    insertion = InsertionConfig(when="prompt")
-    return replace(subject.config, method=method, bank=BankConfig(identity=True), policy=policy, insertion=insertion)
+    config = configure("method=stv_gradient", f"policy.steps={STEPS}", f"policy.queries={QUERIES}")
+    return replace(config, dataset=subject.config.dataset)
 
 
 def _figures(seconds: Mapping[str, float], n_bytes: Mapping[str, int]) -> dict[str, Figure]:
@@ -62,8 +61,8 @@ def _figures(seconds: Mapping[str, float], n_bytes: Mapping[str, int]) -> dict[s
         "floor_over_forward": Figure(floor / seconds["forward"]),
         "token_forwards_per_second_over_floor": Figure(seconds["floor_token_forward"] / seconds["loop_token_forward"]),
     }
-    if n_bytes["reinforce"]:  # nothing is known of memory on some systems
-        figures["memory_over_reinforce"] = Figure(n_bytes["gradient"] / n_bytes["reinforce"], 2, at_least=False)
+    if n_bytes["drawn"]:  # nothing is known of memory on some systems
+        figures["memory_over_reinforce"] = Figure(n_bytes["gradient"] / n_bytes["drawn"], 2, at_least=False)
     return figures
 
 

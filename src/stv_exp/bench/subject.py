@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,8 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 
-from stv_exp.config import BankConfig, Config, DatasetConfig, MethodConfig, PolicyConfig, ScanConfig, TemplateConfig
+from stv_exp.cli import configure
+from stv_exp.config import Config, DatasetConfig, TemplateConfig
 from stv_exp.data.prompts import Prompt, make_prompt
 from stv_exp.data.task import Example, Task
 from stv_exp.models.backbone import Backbone
@@ -65,11 +66,8 @@ def make_subject(size: str, device: str, dtype: str) -> Subject:
     backbone = Backbone(model.to(getattr(torch, dtype)), processor, size)
     template = TemplateConfig(demonstration="<image>{question} {answer}\n", query="<image>{question}")
     dataset = DatasetConfig("pictures", "", "random", template=template)
-    method = MethodConfig("stv", "sensitivity", "clusters", "reinforce", k=round(0.3 * len(backbone.heads)), m=8)
-    config = Config(
-        dataset=dataset, method=method, scan=ScanConfig(), bank=BankConfig(), policy=PolicyConfig(samples=32)
-    )
-    return Subject(backbone, _task(pixels), config)
+    config = configure("method=stv", f"method.k={round(0.3 * len(backbone.heads))}")
+    return Subject(backbone, _task(pixels), replace(config, dataset=dataset))
 
 
 def _task(pixels: int, n: int = 160) -> Task:
