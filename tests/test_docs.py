@@ -56,10 +56,13 @@ def small(command: str) -> list[str]:
 
 
 def read_by(words: list[str], extra: list[str]) -> list[str]:
-    """Those of `extra` that a single run's method reads; a sweep's methods share what it is given."""
-    if "-m" in words[3:] or any(w.startswith("+experiment") for w in words):
-        return extra
-    reads = Method.of(configure(*(w for w in words if "=" in w and not w.startswith("-")))).reads
+    """Those of `extra` that the command's (first) method reads; any other is refused."""
+    first = [w.split(",")[0] for w in words if "=" in w and not w.startswith(("-", "+experiment"))]
+    if "+experiment=testbed_shots" in words:
+        first.insert(0, "method=few_shot")
+    elif any(w.startswith("+experiment") for w in words):
+        return extra  # its methods share what they are given
+    reads = Method.of(configure(*first)).reads
     return [e for e in extra if e.startswith("dataset.") or e.split("=")[0] in reads]
 
 

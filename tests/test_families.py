@@ -24,7 +24,8 @@ from stv_exp.models.backbone import Backbone
 from stv_exp.models.edits import Insertion, inserted, last_positions
 from stv_exp.models.loading import load_backbone
 from stv_exp.models.prefix import prefill
-from stv_exp.models.scoring import fastest_way, full, repeat, starts_late, tree
+from stv_exp.models.scorer import fastest_way, starts_late
+from stv_exp.models.scoring import full, repeat, tree
 from tests.families import FAMILIES, IMAGE_TOKENS, VISION_FAMILIES
 
 EAGER = {"gemma2", "qwen_vl_v1"}  # these take no other attention

@@ -20,7 +20,7 @@ from stv_exp.errors import StvError
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.loading import forget, load_backbone
 from stv_exp.models.prefix import prefill
-from stv_exp.models.scoring import fastest_way
+from stv_exp.models.scorer import fastest_way
 from stv_exp.models.sites import find_heads
 from stv_exp.models.sources import fingerprint
 from tests.conftest import llama

@@ -9,7 +9,6 @@ Three ways, fastest first, with equal results:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -22,111 +21,9 @@ from stv_exp.data.prompts import Prompt
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.branches import shared_layers, shared_states, started_above
 from stv_exp.models.edits import Insertion, inserted, only_logits
-from stv_exp.models.prefix import Prefix, PrefixCache, join
+from stv_exp.models.prefix import Prefix, join
 
-log = logging.getLogger(__name__)
 Way = Callable[..., Tensor]  # of a backbone, prefixes, answers, an insertion and when it applies
-
-
-class Scorer:
-    """Scores prompts of one model, with their prefixes kept, the fastest way that agrees with full forwards."""
-
-    def __init__(self, backbone: Backbone, max_bytes: int) -> None:
-        self.backbone = backbone
-        self.prefixes = PrefixCache(backbone, max_bytes)
-        self.way = ""
-        self.late = False  # whether branches may start at the first edited layer
-
-    def choose(self, prompts: Sequence[Prompt], answers: Sequence[Tensor]) -> None:
-        """Settle how this model's candidates are scored, on prompts that differ in length."""
-        self.way = fastest_way(self.backbone, prompts, answers)
-        self.late = self.way == "tree" and starts_late(self.backbone, prompts, answers)
-
-    def warm(self, prompts: Sequence[Prompt], answers: Sequence[Tensor], batch_size: int, where: Insertion) -> None:
-        """Compute prefixes in full batches while they fit: for queries that will all be asked for anyway.
-
-        So are the states that branches with insertions at the locations of `where` start from: in the same batches
-        whenever a search begins or goes on, so that it does so bit for bit.
-        """
-        if self.way == "full" or not self.prefixes.warm(prompts, batch_size):
-            return
-        layers = shared_layers(where) if self.late else 0
-        for start in range(0, len(prompts) if layers else 0, batch_size):
-            part = slice(start, start + batch_size)
-            run = partial(_unedited, self.backbone)
-            shared_states(self.backbone, self.prefixes.get(prompts[part]), answers[part], layers, run)
-
-    def score(self, prompts: Sequence[Prompt], answers: Sequence[Tensor], insertion: Insertion, when: str) -> Tensor:
-        """Log-likelihood `[Q, S, N]` of each answer token (0 beyond an answer's end) under S insertions a query.
-
-        `insertion.values` is `[Q or 1, S, K, D]` (and `keep` alike). Where they require a gradient, so does the result:
-        the graph holds the branches alone, never a prefix.
-        """
-        if not self.way:
-            self.choose(prompts[:2], answers[:2])  # its full forwards are for settling a way, not for a batch
-        gradient = insertion.values.requires_grad
-        score = partial(full, self.backbone, prompts)
-        if self.way != "full":
-            late = {"late": True} if self.late and (gradient or insertion.values.shape[1] > 1) else {}
-            score = partial(WAYS[self.way], self.backbone, self.prefixes.get(prompts), **late)
-        before = self.backbone.token_forwards
-        with torch.enable_grad() if gradient else torch.inference_mode():
-            scores = score(answers, insertion, when)
-        if gradient:  # its backward, which costs twice the forward
-            self.backbone.token_forwards += 2 * (self.backbone.token_forwards - before)
-        return scores
-
-
-@torch.inference_mode()
-def fastest_way(backbone: Backbone, prompts: Sequence[Prompt], answers: Sequence[Tensor]) -> str:
-    """The first way that runs on this model and agrees with full forwards on two random insertions a prompt."""
-    probe = _probe(backbone)
-    expected = full(backbone, prompts, answers, probe, "every_step")
-    for name, way in WAYS.items():
-        try:
-            apart = [PrefixCache(backbone, 1).get([prompt])[0] for prompt in prompts]  # joined, as in a search
-            found = way(backbone, apart, answers, probe, "every_step")
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever foreign code raises at inputs that it does not know
-            log.info("%s cannot be scored by %s (%s)", backbone.name, name, str(error).split("\n")[0])
-            continue
-        if torch.allclose(found, expected, atol=_tolerance(backbone), rtol=0):
-            return name
-        log.info("%s scores otherwise by %s than by full forwards", backbone.name, name)
-    log.info("%s is scored by full forwards, the slowest way", backbone.name)
-    return "full"
-
-
-def _tolerance(backbone: Backbone) -> float:
-    """Absolute, and generous against rounding: its square root. A mask or position unheeded costs far more."""
-    dtype = torch.bfloat16 if getattr(backbone.model, "is_quantized", False) else backbone.model.dtype
-    return torch.finfo(dtype).eps ** 0.5
-
-
-@torch.inference_mode()
-def starts_late(backbone: Backbone, prompts: Sequence[Prompt], answers: Sequence[Tensor]) -> bool:
-    """Whether this model's trees score alike where they start at the first edited layer, here the last one."""
-    top = _probe(backbone).at_layer(backbone.heads.n_layers - 1)
-    assert top is not None
-    prefixes = [PrefixCache(backbone, 1).get([prompt])[0] for prompt in prompts]
-    expected = tree(backbone, prefixes, answers, top, "every_step")
-    try:
-        found = tree(backbone, prefixes, answers, top, "every_step", late=True)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # a layer that has to run, or gives out more than a state
-        log.info("%s cannot start branches above its first layer (%s)", backbone.name, str(error).split("\n")[0])
-        return False
-    return torch.allclose(found, expected, atol=_tolerance(backbone), rtol=0)
-
-
-def _probe(backbone: Backbone) -> Insertion:
-    """Two random candidates at one head a layer: the others go on reading the prompt, so that its mask matters."""
-    heads = backbone.heads
-    layers = torch.arange(heads.n_layers)
-    vectors = torch.randn(1, 2, len(layers), heads.dim, generator=torch.Generator().manual_seed(0))
-    return Insertion(torch.stack([layers, layers % (heads.n_heads or 1)], 1), vectors)
 
 
 def tree(
@@ -137,7 +34,7 @@ def tree(
     when: str,
     late: bool = False,
 ) -> Tensor:
-    """Score as branches of one sequence a query, from the first edited layer on if `late`; see `Scorer.score`."""
+    """Score as branches of one sequence a query, from the first edited layer on if `late`; see `scorer.Scorer.score`."""
     s, n = insertion.values.shape[1], max(map(len, answers))
     targets = _targets(answers, n)
     edited = 1 if when == "prompt" else n
@@ -151,7 +48,7 @@ def tree(
     return _spread(logits, targets[:, None].expand(-1, s, -1))
 
 
-def _unedited(backbone: Backbone, prefixes: Sequence[Prefix], answers: Sequence[Tensor]) -> None:
+def unedited(backbone: Backbone, prefixes: Sequence[Prefix], answers: Sequence[Tensor]) -> None:
     """Run one branch a query with nothing inserted, for what passes on the way."""
     branch, positions = tree_inputs(backbone, prefixes, answers, 1)
     with only_logits(backbone.model, torch.zeros_like(branch["input_ids"], dtype=torch.bool)):
@@ -166,7 +63,7 @@ def _above_what_is_shared(
     if not (layers := shared_layers(insertion)):
         yield
         return
-    states = shared_states(backbone, prefixes, answers, layers, partial(_unedited, backbone))
+    states = shared_states(backbone, prefixes, answers, layers, partial(unedited, backbone))
     with started_above(backbone, layers, states.repeat(1, insertion.values.shape[1], 1)):
         yield
 
@@ -184,7 +81,7 @@ def tree_inputs(
 def repeat(
     backbone: Backbone, prefixes: Sequence[Prefix], answers: Sequence[Tensor], insertion: Insertion, when: str
 ) -> Tensor:
-    """Score as rows of one batch, each with its copy of the prefix; see `Scorer.score`."""
+    """Score as rows of one batch, each with its copy of the prefix; see `scorer.Scorer.score`."""
     s, n, device = insertion.values.shape[1], max(map(len, answers)), backbone.device
     targets = _targets(answers, n)
     wanted = targets[:, None].expand(-1, s, -1)
@@ -206,7 +103,7 @@ WAYS: dict[str, Way] = {"tree": tree, "repeat": repeat}
 def full(
     backbone: Backbone, prompts: Sequence[Prompt], answers: Sequence[Tensor], insertion: Insertion, when: str
 ) -> Tensor:
-    """Score by whole forwards of prompt and answer, S rows a query; see `Scorer.score`."""
+    """Score by whole forwards of prompt and answer, S rows a query; see `scorer.Scorer.score`."""
     s, n = insertion.values.shape[1], max(map(len, answers))
     targets = _targets(answers, n)
     scores = torch.zeros(len(prompts), s, n, device=backbone.device)

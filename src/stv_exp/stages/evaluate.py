@@ -17,7 +17,7 @@ from stv_exp.errors import StvError
 from stv_exp.metrics import Metric, letter_of, metric
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.edits import Insertion
-from stv_exp.models.scoring import Scorer
+from stv_exp.models.scorer import Scorer
 from stv_exp.stages.features import demonstration_features
 from stv_exp.stages.trainer import Stage, predict
 from stv_exp.statistics import interval

@@ -24,7 +24,7 @@ from stv_exp.methods.method import Method
 from stv_exp.methods.search import Search
 from stv_exp.models.backbone import COUNTED, Backbone
 from stv_exp.models.edits import Edit, Insertion
-from stv_exp.models.scoring import Scorer
+from stv_exp.models.scorer import Scorer
 from stv_exp.stages.checkpoint import checkpoints, newest
 from stv_exp.stages.trainer import Items, Stage, make_trainer
 
