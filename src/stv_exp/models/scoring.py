@@ -34,7 +34,7 @@ def tree(
     when: str,
     late: bool = False,
 ) -> Tensor:
-    """Score as branches of one sequence a query, from the first edited layer on if `late`; see `scorer.Scorer.score`."""
+    """Score as branches of one sequence a query, from the first edited layer on if `late`; see `Scorer.score`."""
     s, n = insertion.values.shape[1], max(map(len, answers))
     targets = _targets(answers, n)
     edited = 1 if when == "prompt" else n
