@@ -18,6 +18,7 @@ import torch
 from stv_exp import TaskVector
 from stv_exp.config import BankConfig, InsertionConfig
 from stv_exp.data.task import Task
+from stv_exp.disk.store import Store
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures
 from stv_exp.methods import How, What, Where
@@ -28,7 +29,6 @@ from stv_exp.pipeline import run
 from stv_exp.stages.bank import build_bank
 from stv_exp.stages.scan import scan
 from stv_exp.stages.search import CandidateSearch, choose, insertion, mixture
-from stv_exp.store import Store
 from tests.conftest import llama, with_method
 
 SOURCE = Path(__file__).parents[1] / "src/stv_exp"

@@ -15,6 +15,7 @@ import torch
 from stv_exp.artefacts.chosen import Chosen
 from stv_exp.config import BankConfig, setting
 from stv_exp.diagnostics import diagnose, discretisation_gap
+from stv_exp.disk.files import write_json
 from stv_exp.errors import StvError
 from stv_exp.identity import settings
 from stv_exp.metrics import exact_match
@@ -23,7 +24,6 @@ from stv_exp.report.__main__ import main
 from stv_exp.report.comparison import by_task, k_collapse, pairwise, report, summary
 from stv_exp.report.runs import load_runs
 from stv_exp.statistics import interval
-from stv_exp.store import write_json
 from tests.conftest import with_method
 
 

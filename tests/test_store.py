@@ -11,9 +11,10 @@ import torch
 
 from stv_exp.artefacts.bank import Bank
 from stv_exp.config import ModelConfig
+from stv_exp.disk.files import replaced_folder
+from stv_exp.disk.store import Store
 from stv_exp.identity import signatures
 from stv_exp.pipeline import run
-from stv_exp.store import Store, replaced
 from stv_exp.task_vector import TaskVector
 from tests.conftest import with_method
 
@@ -71,7 +72,7 @@ def test_a_damaged_artefact_is_made_anew(tmp_path, damage):
 def test_a_failed_build_leaves_nothing_behind(tmp_path):
     with pytest.raises(ZeroDivisionError):
         Store(tmp_path).stage("bank", "abc", Bank, lambda: 1 / 0)
-    with pytest.raises(ZeroDivisionError), replaced(tmp_path / "stages" / "x") as new:
+    with pytest.raises(ZeroDivisionError), replaced_folder(tmp_path / "stages" / "x") as new:
         (new / "half").write_text("half")
         _ = 1 / 0
     assert [p for p in (tmp_path / "stages").iterdir() if not p.name.endswith(".lock")] == []

@@ -60,6 +60,13 @@ def settings(config: Config) -> dict[str, Any]:
     return {section: values for section, values in used.items() if values}
 
 
+def origin(config: Config) -> dict[str, Any]:
+    """What tells results apart that have the same settings: the code's versions and the checkpoint behind its name."""
+    if config.job != "run":
+        return {"code": VERSIONS}
+    return {"code": VERSIONS, "model": fingerprint(config.model.name)}
+
+
 def _model(config: Config) -> dict[str, Any]:
     model = asdict(config.model)
     del model["device_map"]  # where weights lie changes no result

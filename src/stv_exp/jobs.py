@@ -6,9 +6,9 @@ import logging
 from typing import Any
 
 from stv_exp.config import Config
+from stv_exp.disk.locks import locked
+from stv_exp.disk.run import Run
 from stv_exp.identity import signatures
-from stv_exp.run import Run
-from stv_exp.store import locked
 
 log = logging.getLogger(__name__)
 

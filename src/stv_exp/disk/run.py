@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import platform
 import subprocess
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,14 +20,18 @@ from typing import Any
 import yaml
 
 from stv_exp.config import Config
-from stv_exp.identity import Signatures, settings
-from stv_exp.store import read_json, write_json, write_text
+from stv_exp.disk.files import checksum, damage, read_json, write_json, write_text
+from stv_exp.disk.locks import process
+from stv_exp.identity import Signatures, origin, settings
+from stv_exp.interruption import Interrupted
 
+log = logging.getLogger(__name__)
 _PACKAGES = ("stv_exp", "torch", "transformers", "lightning", "hydra-core", "faiss-cpu", "numpy")
+_NOT_CHECKED = ("status.json", "log.txt", "traceback.txt")  # they go on being written
 
 
 class Run:
-    """One job's folder and its state: `running`, `done` or `failed`."""
+    """One job's folder and its state: `running`, `done`, `interrupted` or `failed`."""
 
     def __init__(self, outputs: Path | str, signatures: Signatures) -> None:
         self.signatures = signatures
@@ -36,24 +41,28 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any] | None:
-        """The metrics of a run that is done, else None."""
+        """The metrics of a run that is done and whose files are as they were written, else None."""
         status = read_json(self.folder / "status.json") or {}
-        return read_json(self.folder / "metrics.json") if status.get("state") == "done" else None
+        if status.get("state") != "done":
+            return None
+        if found := damaged(self.folder, status):
+            log.warning("Run %s is damaged (%s) and is made anew from its stages", self.signature, found)
+            return None
+        return read_json(self.folder / "metrics.json")
 
     @contextmanager
     def recorded(self, config: Config, overrides: list[str]) -> Iterator[None]:
         """Keep status, settings and, where the body fails, the traceback."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write_settings(config, overrides)
-        self._status("running")
+        self._status("running", **process())
         try:
+            self._write_settings(config, overrides)
             yield
         except BaseException as error:
-            write_text(self.folder / "traceback.txt", traceback.format_exc())
-            self._status("failed", error=f"{type(error).__name__}: {error}")
+            self._ended(error)
             raise
         (self.folder / "traceback.txt").unlink(missing_ok=True)
-        self._status("done")
+        self._status("done", files=self._checksums())
 
     def write_history(self, history: dict[str, list[float]]) -> None:
         """`history.csv`: one line a step of the search."""
@@ -74,13 +83,35 @@ class Run:
             "inputs": self.inputs,
             "seed": config.seed,
             "settings": settings(config),
+            "origin": origin(config),
             "git": _git_sha(),
             "versions": versions(),
         }
         write_json(self.folder / "manifest.json", manifest)
 
-    def _status(self, state: str, **rest: str) -> None:
+    def _ended(self, error: BaseException) -> None:
+        """Note how it ended, if the disk still takes that: the error itself is what the user must hear of."""
+        with suppress(OSError):
+            if isinstance(error, Interrupted | KeyboardInterrupt):
+                self._status("interrupted", error=str(error) or "interrupted from the keyboard")
+                return
+            write_text(self.folder / "traceback.txt", traceback.format_exc())
+            self._status("failed", error=f"{type(error).__name__}: {error}")
+
+    def _checksums(self) -> dict[str, str]:
+        files = sorted(path for path in self.folder.iterdir() if path.is_file())
+        return {p.name: checksum(p) for p in files if p.name not in _NOT_CHECKED and not p.name.startswith(".")}
+
+    def _status(self, state: str, **rest: object) -> None:
         write_json(self.folder / "status.json", {"state": state, "at": datetime.now(UTC).isoformat(), **rest})
+
+
+def damaged(folder: Path, status: dict[str, Any]) -> str | None:
+    """What is wrong with the files of a run that is done, None where they are as they were written."""
+    files = status.get("files")
+    if not isinstance(files, dict) or "metrics.json" not in files:
+        return "status.json holds no checksums"
+    return damage(folder, files)
 
 
 def versions() -> dict[str, str]:

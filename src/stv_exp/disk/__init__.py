@@ -1,0 +1,1 @@
+"""What lies in an outputs folder: files written whole, locks, stages, runs and studies."""
