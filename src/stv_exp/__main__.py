@@ -2,7 +2,15 @@
 
 import sys
 
-from stv_exp.cli import main
+from stv_exp.interruption import guarded
+
+
+def main() -> int:
+    """Entry point: the exit code. Signals are heard before anything heavy is imported."""
+    from stv_exp import cli
+
+    return cli.main()
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

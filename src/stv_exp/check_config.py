@@ -2,47 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+from stv_exp import ranges
 from stv_exp.config import Config, setting
 from stv_exp.errors import StvError
 from stv_exp.methods.method import Method
-from stv_exp.metrics import METRICS
+from stv_exp.models.dtype import resolve
 
-_CHOICES = {
-    "job": ("run", "pretrain", "check_data"),
-    "dataset.metric": tuple(METRICS),
-    "demonstrations.choice": ("random", "balanced", "nearest_question", "nearest_image", "facility_location"),
-    "method.site": ("head", "attention", "mlp", "residual"),
-    "model.dtype": ("auto", "float32", "bfloat16", "float16"),
-    "model.attention": ("sdpa", "eager", "flash_attention_2"),
-    "model.quantization": ("none", "int8", "int4"),
-    "policy.reward": ("all", "first"),
-    "insertion.when": ("every_step", "prompt"),
-    "insertion.mode": ("replace", "add", "blend"),
-    "trainer.accelerator": ("cpu", "cuda", "mps"),
-    "tracker.name": ("wandb", "tensorboard", "csv", "none"),
-    "tracker.mode": ("offline", "online"),
-}
-_AT_LEAST_ONE = (
-    "dataset.episode.ways",
-    "dataset.partition",
-    "dataset.support",
-    "dataset.eval",
-    "dataset.max_new_tokens",
-    "scan.pairs",
-    "scan.shots",
-    "trainer.batch_size",
-)
+LIMITS = dict(ranges.limits(Config))
+_FILLED_IN = {"demonstration": {"question", "answer"}, "query": {"question"}, "answer": {"answer"}}
 
 
-def check(config: Config) -> None:
-    """Refuse values no code path accepts, before anything is loaded; raises `StvError` with the choices."""
-    for key, allowed in _CHOICES.items():
-        if (value := setting(config, key)) not in allowed:
-            raise StvError(f"{key}={value} is unknown; choose one of {', '.join(allowed)}.")
-    for key in _AT_LEAST_ONE:
-        if (value := setting(config, key)) < 1:
-            raise StvError(f"{key}={value} leaves nothing to work on; it must be at least 1.")
-    if not 0 <= config.dataset.label_noise <= 1:
-        raise StvError(f"dataset.label_noise={config.dataset.label_noise} is no share; it must lie in 0-1.")
+def checked(config: Config) -> Config:
+    """The settings as they are used: `~` expanded in paths, the dtype `auto` replaced, as results depend on both.
+
+    Raises `StvError`, with what it may be, for a value that no code path accepts.
+    """
+    for key, limit in LIMITS.items():
+        ranges.check_limit(key, setting(config, key), limit)
+    for name, allowed in _FILLED_IN.items():
+        _check_template(name, getattr(config.dataset.template, name), allowed)
     if config.job == "run":
         Method.of(config).check()
+    config = _with_paths(config)
+    dtype, _ = resolve(config.model.dtype, config.trainer.accelerator)
+    return replace(config, model=replace(config.model, dtype=dtype))
+
+
+def _check_template(name: str, text: str, allowed: set[str]) -> None:
+    try:
+        held = {
+            (field, spec, conversion) for _, field, spec, conversion in Formatter().parse(text) if field is not None
+        }
+        stray = held - {(field, "", None) for field in allowed}
+    except ValueError:
+        stray = {("", "", None)}
+    if stray:
+        raise StvError(
+            f"dataset.template.{name}={text!r} cannot be filled in; it may hold "
+            f"{' and '.join(map(_braced, sorted(allowed)))}, and any other brace is written twice, {{{{ or }}}}."
+        )
+
+
+def _braced(name: str) -> str:
+    return f"{{{name}}}"
+
+
+def _with_paths(config: Config) -> Config:
+    paths = [key for key, limit in LIMITS.items() if isinstance(limit, ranges.Path)]
+    for key in paths:
+        if (value := setting(config, key)).startswith("~"):
+            config = _changed(config, key.split("."), str(Path(value).expanduser()))
+    return config
+
+
+def _changed(config: Any, keys: list[str], value: str) -> Any:
+    first, *rest = keys
+    return replace(config, **{first: _changed(getattr(config, first), rest, value) if rest else value})

@@ -6,27 +6,27 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from stv_exp import interruption
 from stv_exp.complaint import complaint
-from stv_exp.compose import check_given, config_folder, to_config
+from stv_exp.compose import check_given, config_folder, schema, to_config
 from stv_exp.config import Config
+from stv_exp.disk.study import Study
 from stv_exp.errors import StvError
 from stv_exp.methods.registry import KINDS, choices, summary
 from stv_exp.models.dtype import say
-from stv_exp.sweeper import register
+from stv_exp.sweeper import FailFast, register
 
 log = logging.getLogger(__name__)
-_studies: list[tuple[str, str]] = []
+_joined: dict[Study, bool] = {}  # studies that jobs of this process belong to, and whether their tables are out of date
 
 
 def main() -> int:
@@ -34,18 +34,18 @@ def main() -> int:
     traceback_wanted = "HYDRA_FULL_ERROR" in os.environ
     # With it Hydra raises instead of printing and exiting, so that every error passes through `complaint`.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    code = 0
-    _open_config_dir()
+    code, logging.raiseExceptions = 0, False  # a full disk is told once, not for every line that the log has lost
     try:
+        _prepare_arguments()
         _job()
-    except Exception as error:
+    except (Exception, FailFast) as error:
+        interruption.check()
         sentence = complaint(error)
         if sentence is None or traceback_wanted:
             raise
         print(f"Error: {sentence}", file=sys.stderr)
         code = 1
-    finally:
-        _report_studies()
+    _report_studies()
     return code
 
 
@@ -55,21 +55,18 @@ def configure(*overrides: str) -> Config:
         return to_config(compose("config", list(overrides)))
 
 
-def _open_config_dir() -> None:
-    """Put the folder of `--config-dir` on the module path: a user's own loaders and choices lie beside their YAML."""
+def _prepare_arguments() -> None:
+    """Take `experiment=x` for `+experiment=x`, which Hydra wants; find own modules in the folder of `--config-dir`.
+
+    A user's own loaders and choices lie beside their YAML.
+    """
+    sys.argv[1:] = [f"+{word}" if word.startswith("experiment=") else word for word in sys.argv[1:]]
     found = get_args_parser().parse_known_args()[0].config_dir
     if found:
-        sys.path.insert(0, str(Path(found).absolute()))
-
-
-class SweepReport(Callback):
-    """Notes that a sweep starts; its table is printed when the process ends, also when some jobs failed."""
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        study = (str(config.outputs), str(config.study))
-        for entry in Path(study[0], "sweeps", study[1]).glob("*.run"):
-            entry.unlink()
-        _studies.append(study)
+        folder = str(Path(found).expanduser().absolute())
+        named = {found: folder, f"--config-dir={found}": f"--config-dir={folder}"}
+        sys.argv[1:] = [named.get(word, word) for word in sys.argv[1:]]
+        sys.path.insert(0, folder)
 
 
 def _signature(*, _root_: DictConfig) -> str:
@@ -88,38 +85,58 @@ def _parts() -> str:
 
 
 OmegaConf.register_new_resolver("signature", _signature, replace=True)
+OmegaConf.register_new_resolver("expanded", lambda path: str(Path(path).expanduser()), replace=True)
 OmegaConf.register_new_resolver("method_parts", _parts, replace=True)
-ConfigStore.instance().store(name="schema", node=Config)
+ConfigStore.instance().store(name="schema", node=schema())
 register()
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="config")
 def _job(cfg: DictConfig) -> float | None:
     config, overrides = to_config(cfg), list(HydraConfig.get().overrides.task)
-    if config.job == "run" and HydraConfig.get().mode == RunMode.RUN:
+    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+    if config.job == "run" and not sweeping:
         check_given(overrides, [config])  # a sweep is checked as a whole, before its first job
     from stv_exp import jobs
 
-    _join_study(config)
     if config.job == "run":
+        _join_study(config)
         say(config.model.name, cfg.model.dtype, config.trainer.accelerator)
-    return jobs.start(config, overrides)
+    try:
+        return jobs.start(config, overrides)
+    except Exception as error:
+        interruption.check()
+        if sweeping:  # Hydra keeps it until the others have run
+            log.error("Failed: %s", complaint(error) or f"{type(error).__name__}: {error}")
+            if config.fail_fast:
+                raise FailFast from error
+        raise
 
 
 def _join_study(config: Config) -> None:
-    from stv_exp.identity import signatures
+    """Add a run to its study; where that cannot be written, the run can still be looked up."""
+    from stv_exp import jobs
 
-    folder = Path(config.outputs, "sweeps", config.study)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{signatures(config).run}.run").touch()
+    study, run = Study(Path(config.outputs), config.study), jobs.run_of(config)
+    try:
+        if config.study_fresh and study not in _joined:
+            study.clear()
+        changed = study.add(run.signature) or run.metrics is None or HydraConfig.get().mode == RunMode.MULTIRUN
+        _joined[study] = _joined.get(study, False) or changed
+    except OSError as error:
+        log.warning("The study %s cannot be written (%s)", study.folder, error.strerror)
 
 
 def _report_studies() -> None:
-    while _studies:
-        outputs, study = _studies.pop()
-        from stv_exp.report.comparison import report
+    """Draw the tables of the studies anew, also where some of their jobs failed."""
+    while _joined:
+        study, changed = _joined.popitem()
+        if changed:
+            from stv_exp.report.comparison import report
 
-        try:
-            report(Path(outputs), study)
-        except StvError as error:  # every job failed: the reason is printed already
-            print(f"note: {error}", file=sys.stderr)
+            try:
+                report(study.outputs, study.name)
+            except StvError as error:  # every job failed: the reason is printed already
+                print(f"note: {error}", file=sys.stderr)
+            except OSError as error:
+                print(f"note: the table of {study.folder} is not written: {complaint(error)}", file=sys.stderr)

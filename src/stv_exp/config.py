@@ -6,9 +6,19 @@ Field names are the command line's: `policy.steps=100` sets `Config.policy.steps
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import MISSING
+
+from stv_exp.metrics import METRICS
+from stv_exp.ranges import FOLDER, NAME, PATH, OneOf, Range, Text
+
+Count = Annotated[int, Range(0)]
+Positive = Annotated[int, Range(1)]
+Share = Annotated[float, Range(0, 1)]
+Above0 = Annotated[float, Range(0, 100, above=True)]
+Many = Annotated[int, Range(0, 2**62)]
+PROJECT = Text(r"[^/\\#?%:]{1,128}", "a name without / \\ # ? % and :, at most 128 characters")
 
 
 @dataclass(unsafe_hash=True)
@@ -27,13 +37,13 @@ class ModelConfig:
     `quantization` needs the extra `large`. `trust_remote_code` runs code that comes with the weights.
     """
 
-    name: str = MISSING
+    name: Annotated[str, PATH] = MISSING
     revision: str | None = None
-    dtype: str = "float32"
-    attention: str = "sdpa"
+    dtype: Annotated[str, OneOf("auto", "float32", "bfloat16", "float16")] = "float32"
+    attention: Annotated[str, OneOf("sdpa", "eager", "flash_attention_2")] = "sdpa"
     chat: bool = False
     device_map: str | None = None
-    quantization: str = "none"
+    quantization: Annotated[str, OneOf("none", "int8", "int4")] = "none"
     trust_remote_code: bool = False
     heads: HeadsConfig = field(default_factory=HeadsConfig)
 
@@ -56,11 +66,11 @@ class EpisodeConfig:
     of published episode files (MTV's) to use instead of drawing episodes. `disjoint_classes` keeps eval classes new.
     """
 
-    ways: int = 2
-    shots: int = 1
+    ways: Positive = 2
+    shots: Count = 1
     options: bool = True
     disjoint_classes: bool = False
-    annotations: str = ""
+    annotations: Annotated[str, PATH] = ""
     noun: str = "object"
 
 
@@ -86,22 +96,22 @@ class DatasetConfig:
     name: str = MISSING
     loader: str = MISSING
     task: str = MISSING
-    root: str = ""
+    root: Annotated[str, PATH] = ""
     support_split: str = "train"
     eval_split: str = "test"
-    metric: str = "exact_match"
+    metric: Annotated[str, OneOf(*METRICS)] = "exact_match"
     skip_broken: bool = False
-    partition: int = 1
+    partition: Positive = 1
     streaming: bool = False
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
     fields: FieldsConfig = field(default_factory=FieldsConfig)
-    support: int = 200
-    validation: int = 0
-    eval: int = 100
+    support: Positive = 200
+    validation: Count = 0
+    eval: Positive = 100
     family: str = "plain"
     explicit_question: bool = False
-    label_noise: float = 0.0
-    max_new_tokens: int = 20
+    label_noise: Share = 0.0
+    max_new_tokens: Positive = 20
     template: TemplateConfig = field(default_factory=TemplateConfig)
 
 
@@ -109,7 +119,9 @@ class DatasetConfig:
 class DemonstrationsConfig:
     """How demonstrations are chosen: random, balanced, nearest_question, nearest_image or facility_location."""
 
-    choice: str = "random"
+    choice: Annotated[str, OneOf("random", "balanced", "nearest_question", "nearest_image", "facility_location")] = (
+        "random"
+    )
 
 
 @dataclass
@@ -124,10 +136,10 @@ class MethodConfig:
     where: str = MISSING
     what: str = MISSING
     how: str = MISSING
-    site: str = "head"
-    shots: int = 0
-    k: int = 0
-    m: int = 1
+    site: Annotated[str, OneOf("head", "attention", "mlp", "residual")] = "head"
+    shots: Count = 0
+    k: Count = 0
+    m: Positive = 1
     sensitivity: str = "l2"
 
 
@@ -135,8 +147,8 @@ class MethodConfig:
 class ScanConfig:
     """T query-context `pairs` of `shots` demonstrations each (T=100, s=4 in the paper)."""
 
-    pairs: int = 100
-    shots: int = 4
+    pairs: Positive = 100
+    shots: Positive = 4
 
 
 @dataclass
@@ -157,20 +169,20 @@ class PolicyConfig:
     soft too. `cache_bytes` of prefixes are kept (0: what fits in half of the free memory).
     """
 
-    steps: int = 600
-    queries: int = 1
-    samples: int = 32
-    budget: int = 0
-    lr: float = 0.1
-    reward: str = "all"
+    steps: Positive = 600
+    queries: Positive = 1
+    samples: Positive = 32
+    budget: Many = 0
+    lr: Above0 = 0.1
+    reward: Annotated[str, OneOf("all", "first")] = "all"
     baseline: str = "standardised"
-    threshold: float = 0.0
-    selection_draws: int = 10
-    selection_items: int = 50
-    temperature: float = 1.0
-    final_temperature: float = 0.2
+    threshold: Share = 0.0
+    selection_draws: Positive = 10
+    selection_items: Positive = 50
+    temperature: Above0 = 1.0
+    final_temperature: Above0 = 0.2
     straight_through: bool = True
-    cache_bytes: int = 0
+    cache_bytes: Many = 0
 
 
 @dataclass
@@ -180,9 +192,9 @@ class InsertionConfig:
     With `weight` w: (1 - w) x + w v in a blend, x + w v in an addition. `norm_preserving` keeps the length of x.
     """
 
-    when: str = "every_step"
-    mode: str = "replace"
-    weight: float = 1.0
+    when: Annotated[str, OneOf("every_step", "prompt")] = "every_step"
+    mode: Annotated[str, OneOf("replace", "add", "blend")] = "replace"
+    weight: Annotated[float, Range(-1000, 1000)] = 1.0
     norm_preserving: bool = False
 
 
@@ -193,47 +205,51 @@ class TrainerConfig:
     Progress bars are drawn on a terminal only. `threads` is torch's number of CPU threads (0: its own choice).
     """
 
-    accelerator: str = "cpu"
-    batch_size: int = 32
+    accelerator: Annotated[str, OneOf("cpu", "cuda", "mps")] = "cpu"
+    batch_size: Positive = 32
     progress_bar: bool = True
-    threads: int = 0
+    threads: Annotated[int, Range(0, 1024)] = 0
 
 
 @dataclass
 class TrackerConfig:
     """`name` is wandb, tensorboard, csv or none; `mode` is W&B's offline or online."""
 
-    name: str = "wandb"
-    mode: str = "offline"
-    project: str = "stv_exp"
-    images: int = 16
+    name: Annotated[str, OneOf("wandb", "tensorboard", "csv", "none")] = "wandb"
+    mode: Annotated[str, OneOf("offline", "online")] = "offline"
+    project: Annotated[str, PROJECT] = "stv_exp"
+    images: Count = 16
 
 
 @dataclass
 class PretrainConfig:
     """The recipe of the testbed's weights."""
 
-    folder: str = "outputs/testbed"
-    layers: int = 4
-    hidden: int = 128
-    images: int = 40_000
-    perception_steps: int = 1_000
-    steps: int = 4_500
-    sequences: int = 32
-    examples: int = 9
-    distinct_images: int = 96
-    explicit: float = 0.2
-    noisy_sequences: float = 0.25
-    max_noise: float = 0.3
-    perception_lr: float = 1.5e-3
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    checkpoint_every: int = 250
+    folder: Annotated[str, FOLDER] = "outputs/testbed"
+    layers: Positive = 4
+    hidden: Positive = 128
+    images: Positive = 40_000
+    perception_steps: Count = 1_000
+    steps: Positive = 4_500
+    sequences: Positive = 32
+    examples: Positive = 9
+    distinct_images: Positive = 96
+    explicit: Share = 0.2
+    noisy_sequences: Share = 0.25
+    max_noise: Share = 0.3
+    perception_lr: Above0 = 1.5e-3
+    lr: Above0 = 1e-3
+    weight_decay: Share = 0.05
+    checkpoint_every: Positive = 250
 
 
 @dataclass
 class Config:
-    """Everything a job needs. `job` is `run` (a method on a task), `pretrain` (the testbed) or `check_data`."""
+    """Everything a job needs. `job` is `run` (a method on a task), `pretrain` (the testbed) or `check_data`.
+
+    Runs are compared within their `study`, which grows with every run; `study_fresh` starts it over. A sweep refuses
+    jobs that cannot work, before the first one, and runs the others; with `fail_fast` it stops at the first fault.
+    """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
@@ -246,10 +262,12 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    job: str = "run"
-    seed: int = 0
-    outputs: str = "outputs"
-    study: str = "runs"
+    job: Annotated[str, OneOf("run", "pretrain", "check_data")] = "run"
+    seed: Count = 0
+    outputs: Annotated[str, FOLDER] = "outputs"
+    study: Annotated[str, NAME] = "runs"
+    study_fresh: bool = False
+    fail_fast: bool = False
 
 
 def setting(config: Config, key: str) -> Any:

@@ -1,13 +1,16 @@
 """SIGINT and SIGTERM stop a process where it stands: one sentence, and the exit code of the signal.
 
 What is raised is no `Exception`, so that nobody takes it for a failure of what was just being done. It may still get
-lost in a callback that swallows everything; `check` raises it again, at the next batch.
+lost in a callback that swallows everything, or come out of a half-done import as another error: `check` raises it
+again, at the next batch and wherever an error is about to be told.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -35,10 +38,29 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def guarded(main: Callable[[], int]) -> int:
+    """The exit code of `main`; that of the signal, behind its sentence, where one has stopped it."""
+    with interruptible():
+        try:
+            return main()
+        except BaseException as error:
+            stop = error if isinstance(error, Interrupted) else received()
+            if stop is None:
+                raise
+            print(stop, file=sys.stderr)
+            logging.disable()  # what libraries say at the end of a half-done import
+            return stop.exit_code
+
+
+def received() -> Interrupted | None:
+    """The signal that has come, if any."""
+    return Interrupted(_received[0]) if _received else None
+
+
 def check() -> None:
     """Raise `Interrupted` where a signal has come and its exception was lost."""
-    if _received:
-        raise Interrupted(_received[0])
+    if stop := received():
+        raise stop
 
 
 def _stop(number: int, _: FrameType | None) -> None:

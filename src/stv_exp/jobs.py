@@ -13,6 +13,19 @@ from stv_exp.identity import signatures
 log = logging.getLogger(__name__)
 
 
+def check(config: Config) -> None:
+    """Raise `StvError` for what can be told before the job starts, without data and weights: a sweep asks first."""
+    if config.job == "run" and run_of(config).metrics is None:
+        from stv_exp.pipeline import check as check_run
+
+        check_run(config)
+
+
+def run_of(config: Config) -> Run:
+    """The run on disk, there or not."""
+    return Run(config.outputs, signatures(config))
+
+
 def start(config: Config, overrides: list[str]) -> float | None:
     """Do the job; returns what a sweeper may optimise: a run's validation score, or its accuracy where it has none."""
     if config.job == "check_data":
@@ -30,7 +43,7 @@ def _pretrain(config: Config, overrides: list[str]) -> None:
     from stv_exp.testbed.pretrain import pretrain
 
     _set_threads(config)
-    job = Run(config.outputs, signatures(config))
+    job = run_of(config)
     with locked(job.folder), job.recorded(config, overrides):
         pretrain(config)
 
@@ -46,7 +59,7 @@ def _run(config: Config, overrides: list[str]) -> float:
 
 def _looked_up(config: Config) -> dict[str, Any] | None:
     """The metrics of a job that is done: read from disk, with nothing heavy imported."""
-    job = Run(config.outputs, signatures(config))
+    job = run_of(config)
     if (metrics := job.metrics) is not None:
         log.info("Run %s is done; its results are in %s", job.signature, job.folder)
     return metrics

@@ -19,7 +19,9 @@ import torch
 from stv_exp.artefacts.bank import Bank
 from stv_exp.artefacts.chosen import Chosen
 from stv_exp.artefacts.scan import Scan
+from stv_exp.check_config import checked
 from stv_exp.config import Config
+from stv_exp.data.demonstrations import check_shots
 from stv_exp.data.task import Task
 from stv_exp.diagnostics import diagnose, discretisation_gap
 from stv_exp.disk.files import write_json
@@ -31,27 +33,40 @@ from stv_exp.identity import signatures
 from stv_exp.methods.method import Method
 from stv_exp.models.backbone import COUNTED, Backbone
 from stv_exp.models.loading import load_backbone, model_grid
+from stv_exp.stages import evaluate as evaluation
+from stv_exp.stages import search
 from stv_exp.stages.bank import build_bank
 from stv_exp.stages.evaluate import Prediction, accuracy, evaluate, summary
 from stv_exp.stages.scan import scan
 from stv_exp.stages.search import choose
 from stv_exp.task_vector import TaskVector
 from stv_exp.tracking import Outcome, Tracker, tracked
+from stv_exp.tracking import check as check_tracker
 
 log = logging.getLogger(__name__)
 
 
+def check(config: Config) -> None:
+    """Raise `StvError` for settings that do not fit the model, by its config.json, or the tracker."""
+    method = Method.of(config)
+    if method.inserts:
+        method.check_grid(model_grid(config))
+    check_tracker(config)
+
+
 def run(config: Config, overrides: list[str]) -> dict[str, Any]:
     """Run the job, or look it up where it is done; returns its metrics."""
+    config = checked(config)
     job = Run(config.outputs, signatures(config))
     with locked(job.folder):  # a job of the same signature waits here, and then finds this one's results
         if (metrics := job.metrics) is not None:
             log.info("Run %s is done; its results are in %s", job.signature, job.folder)
             return metrics
-        with job.recorded(config, overrides), tracked(config, job.signature) as tracker:
-            metrics = Pipeline(config, job, tracker).run()
-            write_json(job.folder / "metrics.json", metrics)
-    return metrics
+        with tracked(config, job.signature) as tracker:
+            with job.recorded(config, overrides):
+                outcome = Pipeline(config, job, tracker).run()
+            tracker.finish(outcome)  # what it shows is on disk by now
+    return outcome.metrics
 
 
 class Pipeline:
@@ -73,12 +88,13 @@ class Pipeline:
     def backbone(self) -> Backbone:
         return load_backbone(self.config.model, self.config.trainer.accelerator)
 
-    def run(self) -> dict[str, Any]:
-        """Scan, bank, policy and evaluation; writes the run's files and returns its metrics."""
+    def run(self) -> Outcome:
+        """Scan, bank, policy and evaluation; writes the run's files."""
         costs: dict[str, Cost] = {}
         bank = chosen = None
+        check(self.config)  # before the weights are loaded, and hours of scanning
+        self._check_task()
         if self.method.inserts:
-            self.method.check_grid(model_grid(self.config))  # before the weights are loaded, and hours of scanning
             scanned, costs["scan"] = self._stage("scan", Scan, self._scan)
             bank, costs["bank"] = self._stage("bank", Bank, partial(build_bank, scanned, self.config))
             chosen, costs["policy"] = self._policy(bank)
@@ -90,8 +106,15 @@ class Pipeline:
             known = {"metrics": {key: metrics[key] for key in ("accuracy", "n")}}
             replace(vector, metadata=vector.metadata | known).save(self.job.folder / "task_vector.safetensors")
         self.job.write_predictions([p.as_json() for p in predictions])
-        self.tracker.finish(Outcome(self.job.folder, metrics, self.task, predictions, bank))
-        return metrics
+        write_json(self.job.folder / "metrics.json", metrics)
+        return Outcome(self.job.folder, metrics, self.task, predictions, bank)
+
+    def _check_task(self) -> None:
+        """Read the data and hold every number against them: loading a large model takes minutes."""
+        evaluation.check(self.task, self.config)
+        if self.method.inserts:
+            check_shots(self.task, self.config.scan.shots)
+            search.check(self.task, self.config)
 
     def _validation(self, vector: TaskVector | None) -> dict[str, float]:
         """The score on the examples that settings may be chosen on, where some are held out."""
@@ -177,12 +200,18 @@ class Pipeline:
 
 
 def load_task(config: Config) -> Task:
-    """The task of `config.dataset`, from its loader module."""
+    """The task of `config.dataset`, from its loader module; raises `StvError` where that is no loader."""
+    name = config.dataset.loader
     try:
-        loader = importlib.import_module(config.dataset.loader)
-    except ModuleNotFoundError as error:
-        raise StvError(f"dataset.loader={config.dataset.loader} is no module ({error}); check its name.") from error
-    return loader.load(config.dataset).held_out(config.dataset.validation)
+        loader = importlib.import_module(name)
+    except Exception as error:  # whatever a user's module raises when it is imported
+        raise StvError(
+            f"dataset.loader={name} is no module ({type(error).__name__}: {error}); check its name."
+        ) from error
+    task = loader.load(config.dataset) if callable(getattr(loader, "load", None)) else None
+    if not isinstance(task, Task):
+        raise StvError(f"dataset.loader={name} has no function load(DatasetConfig) -> Task; see README, Add a dataset.")
+    return task.held_out(config.dataset.validation)
 
 
 @contextmanager

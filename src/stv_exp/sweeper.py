@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,17 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from stv_exp.complaint import complaint
 from stv_exp.compose import check_given, to_config
+from stv_exp.config import Config
 from stv_exp.errors import StvError
+from stv_exp.jobs import check
+
+log = logging.getLogger(__name__)
 
 Plugins.instance()  # its scan executes Hydra's plugins anew, after which a class of an earlier import is a stale one
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf  # noqa: E402
@@ -36,8 +43,12 @@ class VariantSweeperConf(BasicSweeperConf):
     variants: list[Any] | None = None  # of text; `parse_variant` refuses the rest in words
 
 
+class FailFast(BaseException):
+    """Ends a sweep at its first fault; no `Exception`, as Hydra keeps those until all jobs have run."""
+
+
 class VariantSweeper(BasicSweeper):
-    """BasicSweeper whose jobs are those of `job_overrides`; composition check, launching and files are its own."""
+    """Checks the jobs of `job_overrides` before the first one starts, and runs those that can work."""
 
     def __init__(
         self,
@@ -48,29 +59,63 @@ class VariantSweeper(BasicSweeper):
         super().__init__(max_batch_size, dict(params or {}))
         self.variants = list(variants or [])
 
-    def split_arguments(  # type: ignore[override]  # static there, but `sweep` calls it on the instance
-        self, overrides: list[Override], max_batch_size: int | None
-    ) -> list[list[list[str]]]:
-        """Batches of jobs; `overrides` are what `sweep` has parsed: those of params, then the command line's."""
-        assert self.hydra_context is not None
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        """Run the jobs; raises `StvError` with all refusals and failures once the others are done."""
+        assert self.hydra_context is not None and self.launcher is not None
         parser = OverridesParser.create(self.hydra_context.config_loader)
-        variants = [parse_variant(line, parser) for line in self.variants]
-        shared = len(self.params)
-        jobs = job_overrides(overrides[:shared], overrides[shared:], variants)
-        self._check_read(overrides[shared:], jobs)
-        return list(self.split_overrides_to_chunks(jobs, max_batch_size))
+        params, given = parser.parse_overrides(self._parse_config()), parser.parse_overrides(arguments)
+        jobs = job_overrides(params, given, [parse_variant(line, parser) for line in self.variants])
+        good, refused = self._checked(jobs, [str(override.input_line) for override in given])
+        results: list[JobReturn] = []
+        for batch in self.split_overrides_to_chunks(good, self.max_batch_size) if good else ():
+            results += self.launcher.launch(batch, initial_job_idx=len(results))
+        _refuse(len(jobs), refused, [_failure(*pair) for pair in zip(good, results, strict=True) if _failed(pair[1])])
+        return results
 
-    def _check_read(self, given: Sequence[Override], jobs: Sequence[list[str]]) -> None:
-        """Refuse what the command line gives and no method of the sweep reads; a job that fails says so itself."""
-        assert self.hydra_context is not None and self.config is not None
-        by_method = {next((word for word in job if word.startswith("method=")), ""): job for job in jobs}
-        compose = self.hydra_context.config_loader.load_sweep_config
-        try:
-            configs = [to_config(compose(self.config, job)) for job in by_method.values()]
-        except (StvError, HydraException, OmegaConfBaseException):
-            return
+    def _checked(self, jobs: Sequence[list[str]], given: Sequence[str]) -> tuple[list[list[str]], dict[str, str]]:
+        """The jobs that can work, and of the others the sentence; with `fail_fast` there may be no others.
+
+        Raises `StvError` for what the command line gives and the method of no job reads.
+        """
+        good, refused, configs = list[list[str]](), dict[str, str](), list[Config]()
+        for job in jobs:
+            try:
+                configs.append(self._composed(job))
+                check(configs[-1])
+                good.append(job)
+            except (StvError, HydraException, OmegaConfBaseException) as error:
+                refused[" ".join(job)] = str(complaint(error))
         if all(config.job == "run" for config in configs):
-            check_given([str(override.input_line) for override in given], configs)
+            check_given(given, configs)
+        if any(config.fail_fast for config in configs):
+            _refuse(len(jobs), refused, [])
+        for words, sentence in refused.items():
+            log.error("Refused: %s: %s", words, sentence)
+        return good, refused
+
+    def _composed(self, job: Sequence[str]) -> Config:
+        assert self.hydra_context is not None and self.config is not None
+        return to_config(self.hydra_context.config_loader.load_sweep_config(self.config, list(job)))
+
+
+def _refuse(n_jobs: int, refused: Mapping[str, str], failed: Sequence[str]) -> None:
+    """Raise `StvError` where there is a job that cannot work or has failed: a line each, after how many there are."""
+    lines = [*(f"{job}: {sentence}" for job, sentence in refused.items()), *failed]
+    if len(lines) == 1:
+        raise StvError(lines[0])
+    if lines:
+        raise StvError(
+            f"{len(refused)} of {n_jobs} jobs were refused and {len(failed)} have failed:\n  " + "\n  ".join(lines)
+        )
+
+
+def _failed(done: JobReturn) -> bool:
+    return done.status != JobStatus.COMPLETED
+
+
+def _failure(job: Sequence[str], done: JobReturn) -> str:
+    error = done._return_value  # its property raises it
+    return f"{' '.join(job)}: {complaint(error) or f'{type(error).__name__}: {error}'}"
 
 
 def register() -> None:

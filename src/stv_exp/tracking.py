@@ -1,12 +1,14 @@
 """Experiment trackers: views of a run, never its source. The only file that imports wandb.
 
-W&B runs offline by default (no account, no question); TensorBoard and CSV go through Lightning's loggers.
+W&B runs offline by default (no account, no question); TensorBoard and CSV go through Lightning's loggers. A tracker
+that fails costs a warning and the rest of its view, never the run: results are on disk before it sees them.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from stv_exp.artefacts.bank import Bank
     from stv_exp.stages.evaluate import Prediction
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -35,12 +39,44 @@ class Outcome:
     bank: Bank | None
 
 
+class View(Logger):
+    """A logger for stages that passes on what it is told until that fails once."""
+
+    def __init__(self, inner: Logger, name: str) -> None:
+        super().__init__()
+        self.inner: Logger | None = inner
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def version(self) -> int | str | None:
+        return self.inner.version if self.inner else None
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.show(lambda inner: inner.log_metrics(metrics, step))
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Settings are shown for a run as a whole, not for a stage."""
+
+    def show(self, what: Callable[[Logger], object]) -> None:
+        """Hand the tracker to `what`, unless it has failed before."""
+        if self.inner is not None:
+            try:
+                what(self.inner)
+            except Exception as error:  # whatever a library of a tracker raises
+                self.inner = None
+                _warn(self._name, error)
+
+
 class Tracker:
     """Shows a run through any Lightning logger (None: not at all)."""
 
     def __init__(self, config: Config, logger: Logger | None = None) -> None:
         self.config = config
-        self.logger = logger
+        self.logger = View(logger, config.tracker.name) if logger is not None else None
 
     def replay(self, history: dict[str, list[float]]) -> None:
         """Log the curves of a search that was found in the store instead of run."""
@@ -49,10 +85,18 @@ class Tracker:
                 self.logger.log_metrics(dict(zip(history, values, strict=True)), step)
 
     def finish(self, outcome: Outcome) -> None:
-        """Log the result of a run."""
+        """Show the result of a run."""
         if self.logger is not None:
-            self.logger.log_metrics({k: v for k, v in outcome.metrics.items() if isinstance(v, int | float)})
-            self.logger.save()
+            self.logger.show(lambda logger: self._result(logger, outcome))
+
+    def close(self, code: int) -> None:
+        """Let go of the logger; `code` is 0 where the run has ended well."""
+        if self.logger is not None:
+            self.logger.show(lambda logger: logger.finalize("failed" if code else "success"))
+
+    def _result(self, logger: Logger, outcome: Outcome) -> None:
+        logger.log_metrics({k: v for k, v in outcome.metrics.items() if isinstance(v, int | float)})
+        logger.save()
 
 
 class WandbTracker(Tracker):
@@ -62,7 +106,12 @@ class WandbTracker(Tracker):
         super().__init__(config, WandbLogger(experiment=run))
         self.run = run
 
-    def finish(self, outcome: Outcome) -> None:
+    def close(self, code: int) -> None:
+        # Not `with run`: on an error W&B would print a traceback over the one sentence that the user is owed.
+        if self.logger is not None:
+            self.logger.show(lambda _: self.run.finish(exit_code=code))
+
+    def _result(self, logger: Logger, outcome: Outcome) -> None:
         import wandb
 
         self.run.summary.update(outcome.metrics)
@@ -78,36 +127,61 @@ class WandbTracker(Tracker):
             self.run.log_artifact(artifact)
 
     def _table(self, outcome: Outcome) -> Any:
+        """The first predictions, each with its query's own picture; a text among pictures has none."""
         import wandb
 
+        shown = outcome.predictions[: self.config.tracker.images]
         pictures = {e.id: e.images for e in outcome.task.evaluation}
-        rows: list[Any] = []
-        for p in outcome.predictions[: self.config.tracker.images]:
-            own = [wandb.Image(load()) for load in pictures[p.id][-1:]]  # of several the query's; a text has none
-            rows.append([p.id, *own, p.question, p.answers[0], p.prediction, p.correct])
-        shown = ["image"] if outcome.task.evaluation[0].images else []
-        return wandb.Table(["id", *shown, "question", "answer", "prediction", "correct"], rows)
+        own = [wandb.Image(pictures[p.id][-1]()) if pictures[p.id] else None for p in shown]
+        rows: list[Any] = [[p.id, p.question, p.answers[0], p.prediction, p.correct] for p in shown]
+        columns: list[str | int] = ["id", "question", "answer", "prediction", "correct"]
+        if any(picture is not None for picture in own):
+            columns, rows = [*columns, "image"], [[*row, image] for row, image in zip(rows, own, strict=True)]
+        return wandb.Table(columns, rows)
 
 
 @contextmanager
 def tracked(config: Config, signature: str) -> Iterator[Tracker]:
     """The tracker that `config.tracker` names, closed at the end, so that jobs of one process stay apart."""
-    if config.tracker.name == "wandb":
-        # Not `with run`: on an error W&B would print a traceback over the one sentence that the user is owed.
-        run = _wandb_run(config, signature)
-        code = 1
-        try:
-            yield WandbTracker(config, run)
-            code = 0
-        finally:
-            run.finish(exit_code=code)
-        return
-    logger = _logger(config, signature)
+    tracker, code = _open(config, signature), 1
     try:
-        yield Tracker(config, logger)
+        yield tracker
+        code = 0
     finally:
-        if logger is not None:
-            logger.finalize("success")
+        tracker.close(code)
+
+
+def check(config: Config) -> None:
+    """Raise `StvError` for a tracker that would only fail after hours: W&B online without a login."""
+    if (config.tracker.name, config.tracker.mode) == ("wandb", "online"):
+        import wandb
+
+        if not wandb.login(prompt=False):
+            raise StvError(
+                "tracker.mode=online needs a login; run `wandb login`, set WANDB_API_KEY, or use tracker.mode=offline."
+            )
+
+
+def _open(config: Config, signature: str) -> Tracker:
+    try:
+        if config.tracker.name == "wandb":
+            return WandbTracker(config, _wandb_run(config, signature))
+        return Tracker(config, _logger(config, signature))
+    except StvError:
+        raise
+    except Exception as error:  # an unwritable home, a full disk, a service that does not start
+        _warn(config.tracker.name, error)
+        return Tracker(config)
+
+
+def _warn(name: str, error: Exception) -> None:
+    reason = str(error).strip().split("\n")[0]
+    log.warning(
+        "tracker=%s has failed (%s: %s); the run goes on without it and keeps its results.",
+        name,
+        type(error).__name__,
+        reason,
+    )
 
 
 def _logger(config: Config, signature: str) -> Logger | None:

@@ -43,14 +43,9 @@ class DemonstrationSampler:
 
     def draw(self, query: Example, shots: int, purpose: str) -> tuple[Example, ...]:
         """`shots` demonstrations for `query`; `purpose` keeps the scan's and the evaluation's draws apart."""
-        support = self.task.support
-        if shots >= len(support):
-            raise StvError(
-                f"{shots} demonstrations were asked for, but the support split of {self.task.name} has "
-                f"{len(support)} and one may be the query; lower the shots or raise dataset.support."
-            )
         if not shots:
             return ()
+        check_shots(self.task, shots)
         pick = random.Random(f"{self.seed}/{purpose}/{query.id}")
         return tuple(self._noisy(example, pick) for example in self._chooser.draw(query, shots, pick))
 
@@ -63,6 +58,15 @@ class DemonstrationSampler:
                 f"dataset.label_noise needs a closed set of labels, and {self.task.name} has none; set it to 0."
             )
         return replace(example, answers=(pick.choice(wrong),))
+
+
+def check_shots(task: Task, shots: int) -> None:
+    """Raise `StvError` where a support split has fewer demonstrations beside a query of its own."""
+    if shots >= len(task.support):
+        raise StvError(
+            f"{shots} demonstrations were asked for, but the support split of {task.name} has "
+            f"{len(task.support)} and one may be the query; lower the shots or raise dataset.support."
+        )
 
 
 class Choice(ABC):

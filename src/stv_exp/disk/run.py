@@ -19,11 +19,11 @@ from typing import Any
 
 import yaml
 
+from stv_exp import interruption
 from stv_exp.config import Config
 from stv_exp.disk.files import checksum, damage, read_json, write_json, write_text
 from stv_exp.disk.locks import process
 from stv_exp.identity import Signatures, origin, settings
-from stv_exp.interruption import Interrupted
 
 log = logging.getLogger(__name__)
 _PACKAGES = ("stv_exp", "torch", "transformers", "lightning", "hydra-core", "faiss-cpu", "numpy")
@@ -92,8 +92,8 @@ class Run:
     def _ended(self, error: BaseException) -> None:
         """Note how it ended, if the disk still takes that: the error itself is what the user must hear of."""
         with suppress(OSError):
-            if isinstance(error, Interrupted | KeyboardInterrupt):
-                self._status("interrupted", error=str(error) or "interrupted from the keyboard")
+            if stop := interruption.received() or (error if isinstance(error, KeyboardInterrupt) else None):
+                self._status("interrupted", error=str(stop) or "Stopped from the keyboard.")
                 return
             write_text(self.folder / "traceback.txt", traceback.format_exc())
             self._status("failed", error=f"{type(error).__name__}: {error}")

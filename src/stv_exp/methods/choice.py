@@ -117,8 +117,6 @@ def check_k(config: Config, grid: Grid) -> None:
 def check_m(config: Config) -> None:
     """Raise `StvError` where `method.m` candidates cannot be had of the scan's activations."""
     m, pairs = config.method.m, config.scan.pairs
-    if m < 1:
-        raise StvError(f"method.m={m} leaves nothing to work on; it must be at least 1.")
     if m > pairs:
         raise StvError(
             f"method.m={m} candidates cannot be made of scan.pairs={pairs} activations a location; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,8 +75,6 @@ class Method:
                 )
         for choice in self.choices:
             choice.check()
-        if self.inserts and not math.isfinite(self.config.insertion.weight):
-            raise StvError(f"insertion.weight={self.config.insertion.weight} is no weight; give a number.")
 
     def check_grid(self, grid: Grid) -> None:
         """Raise `StvError` for settings that do not fit a model."""

@@ -86,8 +86,5 @@ class Search(How):
 
     def check(self) -> None:
         policy = self.config.policy
-        for key in ("steps", "queries"):
-            if (value := getattr(policy, key)) < 1:
-                raise StvError(f"policy.{key}={value} leaves nothing to work on; it must be at least 1.")
         if "policy.samples" in self.reads and policy.samples < 2:
             raise StvError(f"policy.samples={policy.samples} leaves nothing to compare; it must be at least 2.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stv_exp.config import Config
-from stv_exp.data.demonstrations import DemonstrationSampler
+from stv_exp.data.demonstrations import DemonstrationSampler, check_shots
 from stv_exp.data.prompts import Prompt, longest_first, make_prompt
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
@@ -84,7 +84,6 @@ def evaluate(
     """Answer every query of a split (eval or validation) behind `method.shots` demonstrations from the support."""
     score = metric(config.dataset.metric)
     queries = task.validation if split == "validation" else task.evaluation
-    _check_answers(task, queries, score)
     module = _module(backbone, task, vector, config)
     prompts = _prompts(backbone, task, queries, config, split)
     order = longest_first(prompts)
@@ -118,16 +117,18 @@ def summary(predictions: list[Prediction], metric_name: str) -> dict[str, float]
 def _module(backbone: Backbone, task: Task, vector: TaskVector | None, config: Config) -> Stage:
     if config.dataset.metric != "likelihood":
         return Evaluation(backbone, vector, config)
-    if not task.labels:
-        raise StvError(
-            f"dataset.metric=likelihood needs a closed set of labels, and {task.name} has none; use exact_match."
-        )
     return Classification(backbone, vector, config, task.labels)
 
 
-def _check_answers(task: Task, queries: Sequence[Example], score: Metric) -> None:
-    """Refuse answers that the metric cannot score before hours of generating."""
-    for query in queries:
+def check(task: Task, config: Config) -> None:
+    """Raise `StvError` for a task that cannot be asked or scored under these settings, before a model is loaded."""
+    check_shots(task, config.method.shots)
+    if config.dataset.metric == "likelihood" and not task.labels:
+        raise StvError(
+            f"dataset.metric=likelihood needs a closed set of labels, and {task.name} has none; use exact_match."
+        )
+    score = metric(config.dataset.metric)
+    for query in (*task.evaluation, *task.validation):
         try:
             score("", query.answers)
         except StvError as error:

@@ -72,16 +72,21 @@ def fit(module: CandidateSearch, logger: Logger | None = None, folder: Path | No
         trainer.fit(module, DataLoader(Items(left), batch_size=None))
 
 
+def check(task: Task, config: Config) -> None:
+    """Raise `StvError` where a step would ask more queries than there are."""
+    if isinstance(Method.of(config).how, Search) and config.policy.queries > len(task.support):
+        raise StvError(
+            f"policy.queries={config.policy.queries} exceeds the {len(task.support)} support examples of "
+            f"{task.name}; lower it or raise dataset.support."
+        )
+
+
 class CandidateSearch(Stage):
     """Runs a `Search` step by step: the `Problem` that it is handed."""
 
     def __init__(self, backbone: Backbone, task: Task, bank: Bank, how: Search, config: Config) -> None:
         super().__init__()
-        if config.policy.queries > len(task.support):
-            raise StvError(
-                f"policy.queries={config.policy.queries} exceeds the {len(task.support)} support examples of "
-                f"{task.name}; lower it or raise dataset.support."
-            )
+        check(task, config)
         self.automatic_optimization = False  # some searches have no loss
         self.bank = bank
         self.how = how

@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
+from stv_exp import interruption
 from stv_exp.config import TrainerConfig
 
 # Advice on data loading and hardware at every stage of every job would hide what the job has to say.
@@ -27,6 +29,20 @@ class Stage(LightningModule):
 
     def transfer_batch_to_device(self, batch: list[Any], device: torch.device, dataloader_idx: int) -> list[Any]:
         return batch
+
+
+class Interruption(Callback):
+    """Stops at the next batch where a signal's exception got lost; Lightning would exit with 1 on Ctrl-C."""
+
+    def on_train_batch_start(self, *_: object) -> None:
+        interruption.check()
+
+    def on_predict_batch_start(self, *_: object) -> None:
+        interruption.check()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt):
+            raise exception
 
 
 def make_trainer(
@@ -49,7 +65,8 @@ def make_trainer(
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_model_summary=False,
         enable_progress_bar=bar,
-        callbacks=[*callbacks, *([TQDMProgressBar(leave=False)] if bar else [])],
+        callbacks=[Interruption(), *callbacks, *([TQDMProgressBar(leave=False)] if bar else [])],
+        plugins=[LightningEnvironment()],  # else the variables of Slurm decide how many processes there are
         inference_mode=inference,
         **kwargs,
     )

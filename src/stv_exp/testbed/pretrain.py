@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from lightning import LightningModule, Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -22,6 +23,7 @@ from transformers import Idefics2ForConditionalGeneration, Idefics2Processor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from stv_exp.config import Config, PretrainConfig
+from stv_exp.stages.trainer import Interruption
 from stv_exp.testbed.curriculum import Batch, Curriculum, vocabulary
 from stv_exp.testbed.model import build_model, build_processor, save
 
@@ -44,9 +46,10 @@ def pretrain(config: Config) -> Path:
         gradient_clip_val=1.0,
         logger=CSVLogger(folder, name="log", version=""),
         log_every_n_steps=20,
-        callbacks=[checkpoints, *([TQDMProgressBar(refresh_rate=20)] if bar else [])],
+        callbacks=[Interruption(), checkpoints, *([TQDMProgressBar(refresh_rate=20)] if bar else [])],
         enable_progress_bar=bar,
         enable_model_summary=False,
+        plugins=[LightningEnvironment()],
     )
     last = folder / "checkpoints" / "last.ckpt"
     with warnings.catch_warnings():

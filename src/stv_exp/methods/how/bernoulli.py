@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from stv_exp.errors import StvError
 from stv_exp.methods.choice import How, What, Where
 from stv_exp.methods.how.reinforce import Reinforce, standardised
 from stv_exp.methods.registry import register
@@ -76,12 +75,6 @@ class Bernoulli(Reinforce):
 
     def final_evaluations(self, n_support: int) -> int:
         return self.config.policy.selection_draws * min(self.config.policy.selection_items, n_support)
-
-    def check(self) -> None:
-        super().check()
-        for key in ("selection_draws", "selection_items"):
-            if (value := getattr(self.config.policy, key)) < 1:
-                raise StvError(f"policy.{key}={value} leaves no mask to select; it must be at least 1.")
 
     @staticmethod
     def _drawn(p: Tensor, queries: int, samples: int, generator: Generator) -> Tensor:

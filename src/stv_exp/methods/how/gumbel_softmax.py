@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stv_exp.errors import StvError
 from stv_exp.methods.registry import register
 from stv_exp.methods.search import Problem, Search
 
@@ -55,12 +54,6 @@ class GumbelSoftmax(Search):
 
     def step_evaluations(self) -> int:
         return self.config.policy.queries
-
-    def check(self) -> None:
-        super().check()
-        for key in ("temperature", "final_temperature"):
-            if not (value := getattr(self.config.policy, key)) > 0:
-                raise StvError(f"policy.{key}={value} is no temperature; it must be above 0.")
 
     def _shares(self, problem: Problem, queries: int) -> Tensor:
         """Shares `[Q, 1, K, C]` of the candidates; straight-through: one-hot forward, soft backward."""
