@@ -100,20 +100,22 @@ def _job(cfg: DictConfig) -> float | None:
     from stv_exp import jobs
 
     if config.job == "run":
-        _join_study(config)
+        _join_study(config, sweeping)
         say(config.model.name, cfg.model.dtype, config.trainer.accelerator)
     try:
         return jobs.start(config, overrides)
     except Exception as error:
         interruption.check()
-        if sweeping:  # Hydra keeps it until the others have run
-            log.error("Failed: %s", complaint(error) or f"{type(error).__name__}: {error}")
-            if config.fail_fast:
-                raise FailFast from error
+        if not sweeping:
+            _joined.clear()  # there is nothing new to compare
+            raise
+        log.error("Failed: %s", complaint(error) or f"{type(error).__name__}: {error}")  # Hydra raises it at the end
+        if config.fail_fast:
+            raise FailFast from error
         raise
 
 
-def _join_study(config: Config) -> None:
+def _join_study(config: Config, sweeping: bool) -> None:
     """Add a run to its study; where that cannot be written, the run can still be looked up."""
     from stv_exp import jobs
 
@@ -121,14 +123,15 @@ def _join_study(config: Config) -> None:
     try:
         if config.study_fresh and study not in _joined:
             study.clear()
-        changed = study.add(run.signature) or run.metrics is None or HydraConfig.get().mode == RunMode.MULTIRUN
-        _joined[study] = _joined.get(study, False) or changed
+        new = study.add(run.signature)
+        _joined.setdefault(study, False)
+        _joined[study] |= new or sweeping or run.metrics is None
     except OSError as error:
         log.warning("The study %s cannot be written (%s)", study.folder, error.strerror)
 
 
 def _report_studies() -> None:
-    """Draw the tables of the studies anew, also where some of their jobs failed."""
+    """Draw the tables of the studies anew, also where some jobs of a sweep failed."""
     while _joined:
         study, changed = _joined.popitem()
         if changed:

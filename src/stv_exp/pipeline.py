@@ -62,6 +62,7 @@ def run(config: Config, overrides: list[str]) -> dict[str, Any]:
         if (metrics := job.metrics) is not None:
             log.info("Run %s is done; its results are in %s", job.signature, job.folder)
             return metrics
+        check_tracker(config)
         with tracked(config, job.signature) as tracker:
             with job.recorded(config, overrides):
                 outcome = Pipeline(config, job, tracker).run()

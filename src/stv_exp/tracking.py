@@ -108,8 +108,10 @@ class WandbTracker(Tracker):
 
     def close(self, code: int) -> None:
         # Not `with run`: on an error W&B would print a traceback over the one sentence that the user is owed.
-        if self.logger is not None:
-            self.logger.show(lambda _: self.run.finish(exit_code=code))
+        try:
+            self.run.finish(exit_code=code)
+        except Exception as error:
+            _warn("wandb", error)
 
     def _result(self, logger: Logger, outcome: Outcome) -> None:
         import wandb

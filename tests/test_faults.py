@@ -1,0 +1,205 @@
+"""Faults injected into whole runs: whatever happens, nothing is lost, and the same command ends with the same result.
+
+`make faults` strikes at every file operation and prints survived / tried; of each kind `make test` tries a few.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import faults
+from tests.faults import Ended, Prepare
+
+RUN = ["+experiment=smoke", "tracker=none", "policy.steps=6"]
+SWEEP = ["-m", *RUN, "method.m=1,2", "seed=0,1"]
+FEW = 4  # of each kind in `make test`
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory) -> Path:
+    """A folder in which the command has run undisturbed."""
+    folder = tmp_path_factory.mktemp("clean")
+    assert faults.run(folder, RUN).code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> tuple[Path, float]:
+    """The same for the sweep, with its seconds."""
+    folder, begun = tmp_path_factory.mktemp("swept"), time.monotonic()
+    assert faults.run(folder, SWEEP).code == 0
+    return folder, time.monotonic() - begun
+
+
+@pytest.fixture(scope="module")
+def n_operations(tmp_path_factory) -> int:
+    return faults.operations(tmp_path_factory.mktemp("counted"), RUN)
+
+
+@pytest.fixture(params=[pytest.param(False, id="few"), pytest.param(True, id="all", marks=pytest.mark.faults)])
+def some(request) -> Callable[[list], list]:
+    """A few of the cases, spread over all, or all of them."""
+    return lambda cases: cases if request.param else [cases[(2 * i + 1) * len(cases) // (2 * FEW)] for i in range(FEW)]
+
+
+@pytest.fixture
+def folders(tmp_path) -> Iterator[Path]:
+    return (_made(tmp_path / str(i)) for i in range(10**6))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _survives(folder: Path, words: list[str], expected: Path, right: Callable[[Ended], str], prepare: Prepare) -> str:
+    """What is wrong about a run with a fault, or about the same command after it; empty for nothing."""
+    struck = faults.run(folder, words, prepare)
+    if wrong := right(struck) or _no_traceback(struck):
+        return f"{wrong}: {struck.code} {struck.text[-2000:]}"
+    return _repaired(folder, words, expected)
+
+
+def _repaired(folder: Path, words: list[str], expected: Path) -> str:
+    again = faults.run(folder, words)
+    if again.code or "Traceback" in again.text:
+        return f"the same command fails after it: {again.code} {again.text[-2000:]}"
+    if faults.results(folder) != faults.results(expected):
+        return "the same command ends with another result"
+    if left := faults.leftovers(folder):
+        return f"left behind: {left}"
+    shutil.rmtree(folder)
+    return ""
+
+
+def _no_traceback(ended: Ended) -> str:
+    return "a traceback" if "Traceback" in ended.text else ""
+
+
+def _killed(ended: Ended) -> str:
+    return "" if ended.code in (-signal.SIGKILL, 0) else "neither killed nor done"
+
+
+def _one_sentence(ended: Ended) -> str:
+    told = ended.code == 1 and ended.text.count("Error: ") == 1
+    return "" if told or ended.code == 0 else "no sentence"
+
+
+def _stopped(ended: Ended) -> str:
+    if ended.code == 0:
+        return ""
+    told = "what is finished is kept, and the same command goes on" in ended.text
+    return "" if told and ended.code in (128 + signal.SIGTERM, 128 + signal.SIGINT) else "not stopped in order"
+
+
+def _count(kind: str, wrongs: Iterable[str]) -> None:
+    """Print survived / tried, and fail with what went wrong."""
+    wrongs = list(wrongs)
+    lost = [wrong for wrong in wrongs if wrong]
+    print(f"{kind}: {len(wrongs) - len(lost)} / {len(wrongs)} survived")
+    assert not lost, "\n\n".join(lost)
+
+
+def test_a_kill_at_any_file_operation_costs_nothing(some, folders, clean, n_operations):
+    cases = some(list(range(n_operations)))
+    _count(
+        "kills at a file operation",
+        (_survives(next(folders), RUN, clean, _killed, faults.at_operation(n, faults.kill)) for n in cases),
+    )
+
+
+def test_a_disk_that_is_full_from_any_file_operation_on_is_told_in_a_sentence(some, folders, clean, n_operations):
+    cases = some(list(range(n_operations)))
+    full = (faults.at_operation(n, faults.full_disk, again=True) for n in cases)
+    _count("full disks", (_survives(next(folders), RUN, clean, _one_sentence, prepare) for prepare in full))
+
+
+def test_a_file_that_can_only_be_written_in_part_is_told_in_a_sentence(some, folders, clean):
+    sizes = some([0, 1, 10, 50, 100, 200, 400, 700, 1000, 1500, 2000, 4000, 7000, 10_000, 20_000])
+    _count("short files", (_survives(next(folders), RUN, clean, _one_sentence, faults.small_files(n)) for n in sizes))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_any_file_operation_stops_a_run_in_order(some, folders, clean, n_operations, number):
+    cases = some(list(range(0, n_operations, 3)))
+    struck = (faults.at_operation(n, faults.signalled(number)) for n in cases)
+    _count(f"{number.name} at a file operation", (_survives(next(folders), RUN, clean, _stopped, p) for p in struck))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_at_any_moment_stops_a_sweep_in_order(some, folders, swept, number):
+    folder, seconds = swept
+    moments = some(sorted(random.Random(0).uniform(0, seconds) for _ in range(20)))
+    right = _killed if number == signal.SIGKILL else _stopped
+    struck = (faults.after(moment, number) for moment in moments)
+    _count(f"{number.name} in a sweep", (_survives(next(folders), SWEEP, folder, right, p) for p in struck))
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "flipped": lambda path: path.write_bytes(path.read_bytes()[:-2] + b"~~"),
+    "{}": lambda path: path.write_text("{}"),
+    "null": lambda path: path.write_text("null"),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+def test_a_damaged_file_is_made_anew_and_the_report_goes_on(some, folders, clean):
+    outputs = clean / "outputs"
+    files = [p.relative_to(clean) for p in sorted(outputs.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+    kept = [f for f in files if f.parts[1] in ("runs", "stages") and f.name not in ("log.txt",)]
+    cases = some([(file, damage) for file in kept for damage in DAMAGES])
+
+    def damaged(file: Path, damage: str) -> str:
+        folder = next(folders)
+        shutil.copytree(outputs, folder / "outputs")
+        DAMAGES[damage](folder / file)
+        seen = faults.reported(folder)
+        if "Traceback" in seen.text:
+            return f"{file} {damage}: the report fails: {seen.text[-2000:]}"
+        wrong = _repaired(folder, RUN, clean)
+        return f"{file} {damage}: {wrong}" if wrong else ""
+
+    _count("damaged files", (damaged(*case) for case in cases))
+
+
+def test_sweeps_of_one_study_at_once_end_with_one_complete_table(folders, swept):
+    folder, (expected, _) = next(folders), swept
+    waiting = [faults.start(folder, ["-m", *RUN, f"method.m={m}", "seed=0,1"]) for m in ("1,2", "2,1", "1", "2")]
+    ended = [wait() for wait in waiting]
+    assert [e.code for e in ended] == [0] * 4, "\n".join(e.text for e in ended)
+    assert faults.results(folder) == faults.results(expected)
+    table = (folder / "outputs/sweeps/smoke/runs.csv").read_text().splitlines()
+    assert len(table) == 1 + 4
+    assert not faults.leftovers(folder)
+
+
+def test_a_finished_folder_that_can_only_be_read_is_looked_up_and_reported(folders, clean):
+    folder = next(folders)
+    shutil.copytree(clean / "outputs", folder / "outputs")
+    _read_only(folder)
+    for ended in (faults.run(folder, RUN, faults.as_nobody), faults.reported(folder, faults.as_nobody)):
+        assert ended.code == 0 and "Traceback" not in ended.text, ended.text
+    refused = faults.run(folder, [*RUN, "seed=7"], faults.as_nobody)
+    assert refused.code == 1 and not _one_sentence(refused) and "Traceback" not in refused.text, refused.text
+
+
+def _read_only(folder: Path) -> None:
+    """For everybody but root; folders above must let others in."""
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    for parent in folder.parents:
+        if parent.stat().st_uid == os.getuid() and str(parent).startswith(str(Path(os.environ.get("TMPDIR", "/tmp")))):
+            parent.chmod(parent.stat().st_mode | 0o055)
