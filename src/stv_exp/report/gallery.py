@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -37,15 +38,19 @@ def _histories(runs: pd.DataFrame) -> tuple[dict[str, list[dict[str, list[float]
     for label, own in in_order(runs):
         for folder in map(Path, own["folder"]):
             try:
-                if (folder / "history.csv").exists():
-                    found[label].append(_history(folder / "history.csv"))
-            except (DamagedError, OSError) as error:
+                history = _history(folder / "history.csv")
+            except DamagedError as error:
                 notes.append(f"Run {one_line(folder.name)} has no curve, as its {error}.")
+                continue
+            if history:
+                found[label].append(history)
     return found, notes
 
 
 def _history(path: Path) -> dict[str, list[float]]:
-    """The rewards of a search by step; raises `DamagedError`."""
+    """The rewards of a search by step, none where there was no search; raises `DamagedError`."""
+    if not os.path.lexists(path):
+        return {}
     check_file(path)
     try:
         columns = pd.read_csv(path)[_CURVES].astype(float)
@@ -90,6 +95,8 @@ def _map(folder: Path, title: str) -> Figure | None:
         bank = Bank.load(folder / _FILE)
         if bank.scores is None:
             return None
+        if bank.scores.ndim > 2:
+            raise DamagedError(f"{_FILE} ranks no locations")
         return location_map(bank, f"{title}; squares: its {len(bank.locations)} locations")
     except (StvError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:  # tensors of any shape
         raise DamagedError(f"{_FILE} is no bank") from error

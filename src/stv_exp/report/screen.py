@@ -11,7 +11,8 @@ from rich.text import Text
 from stv_exp.report.tables import Table
 from stv_exp.report.text import printable
 
-_LABEL = 40  # columns that a label keeps on a narrow terminal
+_WIDEST = 10_000
+_LABEL = 20  # columns that a label keeps on a narrow terminal
 
 
 def print_table(table: Table, title: str) -> None:
@@ -23,13 +24,16 @@ def print_table(table: Table, title: str) -> None:
         grid.add_column(Text(printable(header)), **room)
     for row in table.rows:
         grid.add_row(*(Text(printable(cell)) for cell in row))
-    _console(longest).print(grid)
+    _console(grid).print(grid)
 
 
 def print_line(text: str) -> None:
     _console().print(Text(printable(text)), soft_wrap=True)
 
 
-def _console(longest: int = 0) -> Console:
+def _console(grid: Grid | None = None) -> Console:
     """The terminal at its own width; a file or a log wide enough for the table."""
-    return Console(width=None if sys.stdout.isatty() else 140 + max(0, longest - _LABEL))
+    if sys.stdout.isatty():
+        return Console()
+    wide = Console(width=_WIDEST)
+    return Console(width=max(140, wide.measure(grid).maximum if grid else 0))
