@@ -175,9 +175,9 @@ def test_runs_of_a_study_that_are_not_there_yet_are_counted(tmp_path, capsys):
 
 WHO = {"pid": 7, "host": "here", "since": "2026-01-01 10:00:00"}
 STATES = {
-    "running": "bad was killed: the same command goes on from there.",
-    "interrupted": "bad was interrupted (why): the same command goes on from there.",
-    "failed": "bad is failed: why",
+    "running": "Run bad was killed: the same command goes on from there.",
+    "interrupted": "Run bad was interrupted (why): the same command goes on from there.",
+    "failed": "Run bad is failed: why",
 }
 
 
@@ -192,8 +192,8 @@ def test_a_run_is_running_while_its_lock_is_held(tmp_path):
     folder = write_run(tmp_path, "bad", ["cat"], ["cat"])
     status = {"state": "running", **WHO}
     with locked(folder):
-        assert unfinished(folder, status) == "bad is running (process 7 on host here, since 2026-01-01 10:00:00)."
-    assert unfinished(folder, status) == "bad was killed: the same command goes on from there."
+        assert unfinished(folder, status) == "Run bad is running (process 7 on host here, since 2026-01-01 10:00:00)."
+    assert unfinished(folder, status) == "Run bad was killed: the same command goes on from there."
 
 
 @pytest.mark.parametrize("way", [*WAYS, "step,reward\n1,2\n", "reward,reward_random\n", "reward,reward_random\n1,x\n"])

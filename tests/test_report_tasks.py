@@ -36,7 +36,7 @@ def test_runs_of_two_versions_of_the_code_are_two_rows(tmp_path, capsys):
     write_run(tmp_path, "old", WRONG, ["cat"], origin=origin(2))
     write_run(tmp_path, "new", RIGHT, ["cat"], origin=origin(3), seed=1)
     assert rows(report(tmp_path)) == {"stv version=2": "0.000", "stv version=3": "1.000"}
-    assert "Runs of 2 versions of the code are rows of their own: 2, 3." in notes(capsys)
+    assert "Runs of 2 versions of the code are rows of their own: version=2, version=3." in notes(capsys)
 
 
 def test_a_run_of_0_2_is_read_and_is_no_average_with_one_of_now(tmp_path):
@@ -59,7 +59,7 @@ def test_two_checkpoints_behind_one_name_are_two_rows(tmp_path, capsys):
     for i, found in enumerate(("aaa", "bbb")):
         write_run(tmp_path, found, [RIGHT, WRONG][i], ["cat"], origin=origin(model=found), model={"name": "x"}, seed=i)
     assert rows(report(tmp_path)) == {"stv model=bbb": "0.000", "stv model=aaa": "1.000"}
-    assert "Runs of several checkpoints behind one name are rows of their own: aaa, bbb." in notes(capsys)
+    assert "Runs of several checkpoints behind one name are rows of their own: model=aaa, model=bbb." in notes(capsys)
 
 
 def test_methods_on_two_models_name_them(tmp_path):

@@ -26,9 +26,8 @@ def _on_common_tasks(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             f"No task has been run by all methods, so that each row is over its own tasks and rows cannot be compared: "
             f"{lacking}."
         ]
-    note = (
-        f"Methods are compared on the {_counted(len(common), 'task')} that all have run on, of {len(every)}: {lacking}."
-    )
+    what = "task" if len(common) == 1 else f"{len(common)} tasks"
+    note = f"Methods are compared on the {what} that all have run on, of {len(every)}: {lacking}."
     return runs[runs["task"].isin(common)], [note]
 
 
@@ -57,7 +56,3 @@ def _different_seeds(runs: pd.DataFrame) -> list[str]:
         return []
     told = "; ".join(f"{seeds} of {listed(labels)}" for seeds, labels in by_seeds.items())
     return [f"Methods have run with different seeds: {told}."]
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n} {noun}{'s' * (n > 1)}"

@@ -59,9 +59,13 @@ class Rows:
         """Sentences on rows that one would have expected to be one, and on settings that came with a benchmark."""
         found = []
         if versions := self._distinct(self._version):
-            found.append(f"Runs of {len(versions)} versions of the code are rows of their own: {_listed(versions)}.")
+            found.append(
+                f"Runs of {len(versions)} versions of the code are rows of their own: {_told('version', versions)}."
+            )
         if models := self._distinct(self._checkpoint):
-            found.append(f"Runs of several checkpoints behind one name are rows of their own: {_listed(models)}.")
+            found.append(
+                f"Runs of several checkpoints behind one name are rows of their own: {_told('model', models)}."
+            )
         if twice := [label for label in labels if " run=" in label]:
             found.append(f"Runs with the same settings, task and seed are rows of their own: {listed(twice)}.")
         return found + [_own_values(key, values) for key, values in self.benchmarks.items() if "template" not in key]
@@ -134,8 +138,8 @@ def _text(record: Record, key: str) -> str:
     return json.dumps(record.settings[key]) if key in record.settings else ""
 
 
-def _listed(values: Iterable[str]) -> str:
-    return listed(list(values))
+def _told(key: str, values: Iterable[str]) -> str:
+    return listed([f"{key}={value}" for value in values])
 
 
 def _own_values(key: str, values: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 def unfinished(folder: Path, status: Mapping[str, Any]) -> str | None:
     """The sentence on a run that is not done, None for one that is."""
-    name, state = one_line(folder.name), status["state"]
+    name, state = f"Run {one_line(folder.name)}", status["state"]
     if state == "failed":
         return f"{name} is failed: {one_line(status.get('error', 'no error was recorded'))}"
     if state == "done":
