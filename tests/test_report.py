@@ -15,16 +15,17 @@ import torch
 from stv_exp.artefacts.chosen import Chosen
 from stv_exp.config import BankConfig, setting
 from stv_exp.diagnostics import diagnose, discretisation_gap
-from stv_exp.disk.files import write_json
 from stv_exp.errors import StvError
 from stv_exp.identity import settings
-from stv_exp.metrics import exact_match
 from stv_exp.pipeline import run
 from stv_exp.report.__main__ import main
-from stv_exp.report.comparison import by_task, k_collapse, pairwise, report, summary
-from stv_exp.report.runs import load_runs
+from stv_exp.report.collapse import k_collapse
+from stv_exp.report.comparison import report
+from stv_exp.report.runs import load
+from stv_exp.report.tables import by_task, pairwise, summary
 from stv_exp.statistics import interval
 from tests.conftest import with_method
+from tests.report_runs import write_run
 
 
 def table(**columns: list) -> pd.DataFrame:
@@ -45,32 +46,6 @@ def items(runs: pd.DataFrame, *scores: list[float]) -> pd.DataFrame:
     rows = zip(runs[["label", "task", "seed"]].values.tolist(), lists, strict=True)
     found = [[*run, str(i), score] for run, own in rows for i, score in enumerate(own)]
     return pd.DataFrame(found, columns=["label", "task", "seed", "id", "score"])
-
-
-def write_run(
-    outputs: Path,
-    name: str,
-    said: list[str],
-    answers: list[str],
-    *,
-    seed: int = 0,
-    validation: float | None = None,
-    **changes: Any,
-) -> None:
-    """A finished run's folder, made by hand: what it said to one query a text; `changes` are parts of its settings."""
-    folder = outputs / "runs" / name
-    folder.mkdir(parents=True)
-    used = {"dataset": {"name": "toy", "task": "a"}, "method": {"name": "stv"}}
-    used |= {stage: used.get(stage, {}) | own for stage, own in changes.items()}
-    lines = [{"id": f"q{i}", "question": "?", "answers": answers, "prediction": text} for i, text in enumerate(said)]
-    scored = [line | {"correct": exact_match(line["prediction"], answers)} for line in lines]
-    numbers = {"accuracy": fmean(line["correct"] for line in scored), "n": len(said), "seconds": {"total": 1.0}}
-    costs = {"location_search_seconds": 0.5, "candidate_evaluations": 8}
-    validated = {} if validation is None else {"validation_accuracy": validation}
-    write_json(folder / "metrics.json", numbers | costs | validated)
-    write_json(folder / "manifest.json", {"settings": used, "seed": seed, "inputs": {}})
-    write_json(folder / "status.json", {"state": "done"})
-    (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in scored))
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -133,12 +108,13 @@ def test_the_comparison_is_printed_and_written_like_the_other_tables(config, tmp
     assert pd.read_csv(folder / "paired.csv")["items"].tolist() == [12]
 
 
-def test_a_run_without_its_predictions_is_named(config, tmp_path):
+def test_where_the_only_run_is_damaged_it_is_named_before_the_error(config, tmp_path, capsys):
     run(config, [])
     (path,) = (tmp_path / "outputs/runs").glob("*/predictions.jsonl")
     path.write_text("{")
-    with pytest.raises(StvError, match=r"predictions\.jsonl cannot be read"):
+    with pytest.raises(StvError, match="There is no finished run"):
         report(tmp_path / "outputs")
+    assert f"{path.parent.name} is damaged (predictions.jsonl has changed" in capsys.readouterr().out
 
 
 def test_finished_runs_are_rescored_by_another_metric_and_stay_as_they_are(tmp_path, capsys):
@@ -217,14 +193,14 @@ def test_the_report_shows_the_runs_chosen_on_validation_whatever_they_do_on_eval
 
 def test_what_is_not_selected_stays_a_variant(tmp_path):
     sweep(tmp_path, {(8, 1): 1, (16, 1): 2, (8, 2): 3, (16, 2): 4}, {(8, 1): 0.9, (16, 1): 0, (8, 2): 0, (16, 2): 0.9})
-    runs = load_runs(tmp_path, select=["method.k"])
+    runs = load(tmp_path, select=["method.k"]).runs
     assert dict(runs[["label", "accuracy"]].values) == {"stv m=1": 0.25, "stv m=2": 1.0}
 
 
 def test_a_tie_on_validation_goes_to_the_first_setting_by_size(tmp_path):
     sweep(tmp_path, {(16, 1): 1, (8, 2): 2, (8, 10): 3}, dict.fromkeys([(16, 1), (8, 2), (8, 10)], 0.5))
-    assert load_runs(tmp_path, select=["method.k", "method.m"])["accuracy"].tolist() == [0.5]
-    assert load_runs(tmp_path, select=["method.m", "method.k"])["accuracy"].tolist() == [0.25]
+    assert load(tmp_path, select=["method.k", "method.m"]).runs["accuracy"].tolist() == [0.5]
+    assert load(tmp_path, select=["method.m", "method.k"]).runs["accuracy"].tolist() == [0.25]
 
 
 @pytest.mark.parametrize("key", ["method.x", "policy.steps", "bank.k", "seed", "dataset.task", ""])
@@ -233,13 +209,13 @@ def test_a_key_that_no_run_varies_is_refused_with_those_that_vary(tmp_path, key)
     with pytest.raises(
         StvError, match=rf"--select {key} is no setting that varies .*choose from method\.k, method\.m\.$"
     ):
-        load_runs(tmp_path, select=["method.k", key])
+        load(tmp_path, select=["method.k", key])
 
 
 def test_selecting_where_nothing_varies_is_refused(tmp_path):
     sweep(tmp_path, {(8, 1): 1}, {})
     with pytest.raises(StvError, match=r"--select method\.k .*; none does, so leave it out"):
-        load_runs(tmp_path, select=["method.k"])
+        load(tmp_path, select=["method.k"])
 
 
 def test_runs_without_a_validation_score_cannot_be_chosen_from(tmp_path):
@@ -278,7 +254,7 @@ def test_variants_are_named_by_what_varies_and_by_nothing_else(config):
     for k, identity in ((3, False), (4, False), (4, True)):
         run(replace(with_method(config, k=k), bank=BankConfig(identity)), [])
     run(with_method(config, name="zero_shot", where="none", what="none", how="none"), [])
-    labels = set(load_runs(Path(config.outputs))["label"])
+    labels = set(load(Path(config.outputs)).runs["label"])
     assert labels == {"stv k=3 identity=False", "stv k=4 identity=False", "stv k=4 identity=True", "zero_shot"}
 
 
@@ -302,7 +278,7 @@ def test_runs_that_failed_are_no_part_of_the_table(config, tmp_path):
     run(config, [])
     with pytest.raises(Exception, match="99"):
         run(with_method(config, k=99), [])
-    assert len(load_runs(tmp_path / "outputs")) == 1
+    assert len(load(tmp_path / "outputs").runs) == 1
 
 
 def chosen(reward: list[float], reference: list[float], kept: int = 2) -> Chosen:

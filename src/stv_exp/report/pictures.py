@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from stv_exp.artefacts.bank import Bank
+if TYPE_CHECKING:  # a report without a map needs no torch
+    from stv_exp.artefacts.bank import Bank
+
+_LONGEST = 60  # characters of a name that still leave room for the axes
 
 
 def location_map(bank: Bank, title: str = "") -> Figure:
@@ -21,7 +25,7 @@ def location_map(bank: Bank, title: str = "") -> Figure:
     figure.colorbar(shown, label="score")
     layers, columns = bank.locations[:, 0], bank.locations[:, -1] if scores.shape[1] > 1 else 0 * bank.locations[:, 0]
     axes.scatter(columns, layers, marker="s", s=60, facecolors="none", edgecolors="white")
-    axes.set(xlabel="head", ylabel="layer", title=title)
+    axes.set(xlabel="head", ylabel="layer", title=plain(title))
     return figure
 
 
@@ -32,7 +36,7 @@ def reward_curves(histories: Mapping[str, Sequence[Mapping[str, Sequence[float]]
         axes = figure.add_subplot(1, len(histories), i + 1)
         for name, style, label in (("reward", "-", "policy"), ("reward_random", ":", "random candidates")):
             axes.plot(_smooth([fmean(v) for v in zip(*(run[name] for run in runs), strict=False)]), style, label=label)
-        axes.set(title=method, xlabel="step", ylabel="reward (log-likelihood)" if i == 0 else "")
+        axes.set(title=plain(method), xlabel="step", ylabel="reward (log-likelihood)" if i == 0 else "")
         axes.legend(fontsize=8)
     return figure
 
@@ -45,11 +49,18 @@ def accuracy_bars(accuracies: Mapping[str, Sequence[float]]) -> Figure:
     means = [fmean(accuracies[n]) for n in names]
     deviations = [stdev(accuracies[n]) if len(accuracies[n]) > 1 else 0.0 for n in names]
     colours = ["#4c78a8" if n.startswith("stv") else "#b8b8b8" for n in names]
-    bars = axes.barh(names, means, xerr=deviations, color=colours)
+    bars = axes.barh(range(len(names)), means, xerr=deviations, color=colours)
     axes.bar_label(bars, [f"{m:.3f} ± {d:.3f}" for m, d in zip(means, deviations, strict=True)], padding=4, fontsize=8)
+    axes.set_yticks(range(len(names)), [plain(name) for name in names])
     axes.invert_yaxis()
     axes.set(xlabel="accuracy", xlim=(0, 1.2), xticks=[0, 0.25, 0.5, 0.75, 1])
     return figure
+
+
+def plain(text: str) -> str:
+    """A name as it is, shortened where it is long: no formula is seen between two dollars."""
+    short = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[1 - _LONGEST // 2 :]}"
+    return short.replace("$", r"\$")
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -1,0 +1,147 @@
+"""Which runs are one row: a method and everything that varies among its runs but the task and the seed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from stv_exp.report.record import UNKNOWN, Record
+from stv_exp.report.tasks import is_fit
+from stv_exp.report.text import listed, one_line, printable, shown
+
+MODEL = "model.name"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows that runs belong to; `shared` are settings that are told wherever they vary, beside a method's own."""
+
+    records: Sequence[Record]
+    tasks: Sequence[str]
+    shared: Collection[str] = ()
+
+    @cached_property
+    def varying(self) -> dict[str, list[str]]:
+        """By method, the settings that tell its runs apart.
+
+        A method's own vary among its runs; those of model and dataset among any, as all are compared with all.
+        """
+        everywhere = [key for key in self._vary(self.records, self._is_shared) if key not in self.benchmarks]
+        by_method = {record.method: [r for r in self.records if r.method == record.method] for record in self.records}
+        return {method: [*self._vary(own, _is_own), *everywhere] for method, own in by_method.items()}
+
+    @cached_property
+    def benchmarks(self) -> dict[str, dict[str, Any]]:
+        """Settings that each benchmark has one value of, such as its template: by setting, then by benchmark."""
+        found = {}
+        for key in self._vary(self.records, is_fit):
+            values = {str(r.settings["dataset.name"]): r.settings.get(key) for r in self.records}
+            same = all(r.settings.get(key) == values[str(r.settings["dataset.name"])] for r in self.records)
+            if same and key != "dataset.label_noise":
+                found[key] = values
+        return found
+
+    def labels(self, selected: Collection[str] = ()) -> list[str]:
+        """A label a run: `stv k=16 model=hf/x version=3`; runs that nothing tells apart are rows of their own."""
+        named = [" ".join([printable(r.method), *self._settings(r, selected), *self._origin(r)]) for r in self.records]
+        keys = [self._place(i, label, selected) for i, label in enumerate(named)]
+        twice = {key for key, n in Counter(keys).items() if n > 1}
+        return [
+            f"{label} run={printable(record.folder.name)}" if key in twice else label
+            for label, key, record in zip(named, keys, self.records, strict=True)
+        ]
+
+    def notes(self, labels: Sequence[str]) -> list[str]:
+        """Sentences on rows that one would have expected to be one, and on settings that came with a benchmark."""
+        found = []
+        if versions := self._distinct(self._version):
+            found.append(
+                f"Runs of {len(versions)} versions of the code are rows of their own: {_told('version', versions)}."
+            )
+        if models := self._distinct(self._checkpoint):
+            found.append(
+                f"Runs of several checkpoints behind one name are rows of their own: {_told('model', models)}."
+            )
+        if twice := [label for label in labels if " run=" in label]:
+            found.append(f"Runs with the same settings, task and seed are rows of their own: {listed(twice)}.")
+        return found + [_own_values(key, values) for key, values in self.benchmarks.items() if "template" not in key]
+
+    def _place(self, i: int, label: str, selected: Collection[str]) -> tuple[str, ...]:
+        """What may be there once: a row's task and seed (of each of the settings that are chosen from)."""
+        record = self.records[i]
+        chosen = [shown(record.settings.get(key)) for key in selected]
+        return (label, self.tasks[i], str(record.seed), *chosen)
+
+    def _settings(self, record: Record, selected: Collection[str]) -> list[str]:
+        keys = self.varying[record.method]
+        last = Counter(key.rpartition(".")[2] for key in keys)
+        told = [key for key in keys if key in record.settings and key not in selected and key != MODEL]
+        short = {key: end if last[end := key.rpartition(".")[2]] == 1 and end != "model" else key for key in told}
+        return [f"{printable(short[key])}={shown(record.settings[key])}" for key in told]
+
+    def _origin(self, record: Record) -> list[str]:
+        """Model and code, where they vary."""
+        name = printable(str(record.settings.get(MODEL))) if MODEL in self.varying[record.method] else ""
+        model = "@".join(part for part in (name, self._checkpoint(record)) if part)
+        version = self._version(record)
+        return [f"{key}={value}" for key, value in (("model", model), ("version", version)) if value]
+
+    def _checkpoint(self, record: Record) -> str:
+        return printable(record.model) if len(self._checkpoints[_text(record, MODEL)]) > 1 else ""
+
+    def _version(self, record: Record) -> str:
+        """Of the stages whose version varies: `3`, or `scan2+run3` where they are not the same."""
+        own = {stage: record.code[stage] for stage in self._versions if stage in record.code}
+        if not record.code:
+            return UNKNOWN if self._versions else ""
+        if len(set(own.values())) == 1:
+            return str(next(iter(own.values())))
+        return "+".join(f"{printable(stage)}{version}" for stage, version in own.items())
+
+    @cached_property
+    def _checkpoints(self) -> dict[str, set[str]]:
+        found = defaultdict(set)
+        for record in self.records:
+            found[_text(record, MODEL)].add(record.model)
+        return found
+
+    @cached_property
+    def _versions(self) -> list[str]:
+        """Stages whose version varies; where it is unknown to some runs, those that others know."""
+        stages = sorted({stage for record in self.records for stage in record.code})
+        known = all(record.code for record in self.records)
+        values = {stage: {r.code[stage] for r in self.records if stage in r.code} for stage in stages}
+        return [stage for stage in stages if not known or len(values[stage]) > 1]
+
+    def _distinct(self, of: Callable[[Record], str]) -> list[str]:
+        return sorted({value for record in self.records if (value := of(record))})
+
+    def _is_shared(self, key: str) -> bool:
+        return key.startswith("model.") or is_fit(key) or key in self.shared
+
+    @staticmethod
+    def _vary(records: Sequence[Record], of: Callable[[str], bool]) -> list[str]:
+        names = [key for key in dict.fromkeys(key for record in records for key in record.settings) if of(key)]
+        return [key for key in names if len({_text(record, key) for record in records}) > 1]
+
+
+def _is_own(key: str) -> bool:
+    return not key.startswith(("dataset.", "model.")) and key != "method.name"
+
+
+def _text(record: Record, key: str) -> str:
+    """A value to compare, in which nothing is not the value null."""
+    return json.dumps(record.settings[key]) if key in record.settings else ""
+
+
+def _told(key: str, values: Iterable[str]) -> str:
+    return listed([f"{key}={value}" for value in values])
+
+
+def _own_values(key: str, values: dict[str, Any]) -> str:
+    told = [f"{shown(value)} for {printable(name)}" for name, value in values.items()]
+    return f"Benchmarks come with a {one_line(key)} of their own: {listed(told)}."

@@ -1,0 +1,170 @@
+"""One finished run: its folder, read and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stv_exp.disk.run import damaged
+from stv_exp.errors import StvError
+from stv_exp.metrics import METRICS
+from stv_exp.report.damage import (
+    DamagedError,
+    check_file,
+    file_text,
+    flat,
+    is_name,
+    is_number,
+    is_setting,
+    is_share,
+    is_text,
+    is_texts,
+    is_whole,
+    json_object,
+    optional,
+    require,
+)
+from stv_exp.report.text import one_line
+
+UNKNOWN = "unknown"  # of runs of 0.2, which did not record it
+_LINE = {"id": is_name, "question": is_text, "answers": is_texts, "prediction": is_text, "correct": is_share}
+_MANIFEST = {"seed": is_whole, "signature": optional(is_name), "inputs.bank": optional(is_name)}
+_ORIGIN = {"origin.model": optional(is_name), "origin.data": optional(is_text)}
+_NAMES = {"method.name": is_name, "dataset.name": is_name, "dataset.task": is_name}
+_METRICS = {
+    "accuracy": is_share,
+    "validation_accuracy": optional(is_share),
+    "n": is_whole,
+    "seconds.total": is_number,
+    "location_search_seconds": optional(is_number),
+    "candidate_evaluations": is_number,
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a report needs of a run: `settings` by dotted key, `items` with the columns id and score.
+
+    `code` has the version of each stage that the run needed (empty: unknown). `asked` is a digest of the questions and
+    their right answers: the same ids may be of other data.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    seed: int
+    code: Mapping[str, int]
+    model: str
+    data: str
+    bank: str | None
+    numbers: Mapping[str, float | None]
+    items: pd.DataFrame
+    asked: str
+
+    @property
+    def method(self) -> str:
+        return str(self.settings["method.name"])
+
+
+def read(folder: Path, status: Mapping[str, Any], metric: str | None = None) -> Record | None:
+    """The run in `folder`, which is done, its predictions scored anew with `metric`; None for a job without a method.
+
+    Raises `DamagedError`, and `StvError` for answers that the metric cannot score.
+    """
+    _check_checksums(folder, status)
+    manifest = _values(folder / "manifest.json")
+    settings = _below("settings", manifest)
+    if settings and all(key.startswith("pretrain.") for key in settings):
+        return None
+    _check_manifest(folder, manifest, settings)
+    metrics = _values(folder / "metrics.json")
+    require("metrics.json", metrics, _METRICS)
+    lines = _lines(folder, int(metrics["n"]))
+    return Record(
+        folder=folder,
+        settings=settings,
+        seed=manifest["seed"],
+        code=_code(manifest, settings),
+        model=manifest.get("origin.model") or UNKNOWN,
+        data=UNKNOWN if manifest.get("origin.data") is None else manifest["origin.data"],
+        bank=manifest.get("inputs.bank"),
+        numbers={key: metrics.get(key) for key in _METRICS} | {"search_token_forwards": _search_tokens(metrics)},
+        items=pd.DataFrame([{"id": line["id"], "score": _score(line, metric, folder)} for line in lines]),
+        asked=_digest([[line["id"], line["question"], line["answers"]] for line in lines]),
+    )
+
+
+def _check_checksums(folder: Path, status: Mapping[str, Any]) -> None:
+    """Runs of 0.2 have none, so that their keys have to do."""
+    if "files" not in status:
+        return
+    for name in status["files"] if isinstance(status["files"], dict) else ():
+        check_file(folder / name)
+    if found := damaged(folder, dict(status)):
+        raise DamagedError(found)
+
+
+def _check_manifest(folder: Path, manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    require("manifest.json", settings, _NAMES | dict.fromkeys(settings, is_setting) | _NAMES)
+    versions = dict.fromkeys((key for key in manifest if key.startswith("origin.code.")), is_whole)
+    nothing = dict.fromkeys(("origin", "origin.code", "settings", "inputs"), lambda value: value is None)
+    require("manifest.json", manifest, _MANIFEST | _ORIGIN | versions | nothing)
+    if manifest.get("signature") not in (None, folder.name):
+        raise DamagedError(f"manifest.json is that of the run {one_line(manifest['signature'], 60)}")
+
+
+def _values(path: Path) -> dict[str, Any]:
+    return flat(json_object(file_text(path), path.name), path.name)
+
+
+def _below(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.removeprefix(f"{section}."): v for key, v in values.items() if key.startswith(f"{section}.")}
+
+
+def _code(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, int]:
+    """Versions of the stages that the run is made of: what only prompts has been through no search."""
+    versions = _below("origin.code", manifest)
+    if settings.get("method.where") != "none":
+        return versions
+    return {stage: version for stage, version in versions.items() if stage == "run"}
+
+
+def _search_tokens(metrics: Mapping[str, Any]) -> float:
+    """Token-forwards of all stages before the evaluation; NaN for runs of 0.2, which did not count them."""
+    by_stage = _below("token_forwards", metrics)
+    require("metrics.json", metrics, {f"token_forwards.{stage}": is_number for stage in by_stage})
+    require("metrics.json", metrics, {"token_forwards": lambda value: value is None})
+    return sum(n for stage, n in by_stage.items() if stage != "evaluation") if by_stage else float("nan")
+
+
+def _lines(folder: Path, n: int) -> list[dict[str, Any]]:
+    texts = [line for line in file_text(folder / "predictions.jsonl").split("\n") if line]
+    lines = []
+    for i, text in enumerate(texts, 1):
+        where = f"predictions.jsonl, line {i},"
+        lines.append(json_object(text, where))
+        require(where, lines[-1], _LINE)
+    if len(lines) != n or n == 0:
+        raise DamagedError(f"predictions.jsonl has {len(lines)} lines, metrics.json counts {n}")
+    if len({line["id"] for line in lines}) < n:
+        raise DamagedError("predictions.jsonl has an id twice")
+    return lines
+
+
+def _score(line: Mapping[str, Any], metric: str | None, folder: Path) -> float:
+    if metric is None:
+        return float(line["correct"])
+    try:
+        return METRICS[metric](line["prediction"], line["answers"])
+    except StvError as error:
+        query, run = one_line(line["id"]), one_line(folder.name)
+        raise StvError(f"Query {query} of the run {run} cannot be scored: {one_line(error)}") from error
+
+
+def _digest(questions: list[list[Any]]) -> str:
+    return hashlib.sha256(json.dumps(sorted(questions)).encode()).hexdigest()[:8]

@@ -1,0 +1,42 @@
+"""Runs that have not ended well: which go on, which were killed, which failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stv_exp.disk.locks import is_held
+from stv_exp.report.damage import DamagedError, file_text, json_object
+from stv_exp.report.text import one_line
+
+STATES = ("running", "done", "interrupted", "failed")
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """`status.json`; raises `DamagedError` where it is not what a run writes."""
+    status = json_object(file_text(folder / "status.json"), "status.json")
+    if not isinstance(state := status.get("state"), str) or state not in STATES:
+        raise DamagedError("status.json holds no known state")
+    return status
+
+
+def unfinished(folder: Path, status: Mapping[str, Any]) -> str | None:
+    """The sentence on a run that is not done, None for one that is."""
+    name, state = f"Run {one_line(folder.name)}", status["state"]
+    if state == "failed":
+        return f"{name} is failed: {one_line(status.get('error', 'no error was recorded'))}"
+    if state == "done":
+        return None
+    if is_held(folder):
+        return f"{name} {running(status)}."
+    how = "was killed" if state == "running" else f"was interrupted ({one_line(status.get('error', 'no reason'))})"
+    return f"{name} {how}: the same command goes on from there."
+
+
+def running(status: Mapping[str, Any]) -> str:
+    """Who makes a run, as far as that is recorded."""
+    known = {key: one_line(status[key], 60) for key in ("pid", "host", "since") if status.get(key)}
+    if len(known) < 3:
+        return "is running"
+    return "is running (process {pid} on host {host}, since {since})".format_map(known)
