@@ -15,6 +15,7 @@ from stv_exp.artefacts.base import Artefact
 from stv_exp.errors import StvError
 from stv_exp.models.edits import MODES, Edit, inserted, unhooked
 from stv_exp.models.moments import Moments
+from stv_exp.models.paths import numbers
 from stv_exp.models.sites import Site, find_site, unwrapped
 
 WHEN = ("every_step", "prompt")
@@ -86,10 +87,15 @@ class TaskVector(Artefact):
                 "load the model it was made for."
             )
         last = self.locations.max(0).values.tolist() if len(self.locations) else []
-        if any(index >= size for index, size in zip(last, site.grid, strict=False)):
+        if any(index >= size for index, size in zip(last, (site.depth, site.n_heads or 1), strict=False)):
             raise StvError(
                 f"The task vector uses {_place(last)}, but the model has {_sizes(site.shape)}; "
                 "load the model it was made for."
+            )
+        if without := sorted({*self.locations[:, 0].tolist()} - {*site.layers}):
+            raise StvError(
+                f"The task vector uses layer {numbers(without)}, where the model has none of {site.pattern}; "
+                f"its layers with one are {numbers(site.layers)}."
             )
         if len(self.vectors) and self.vectors.shape[1] != site.dim:
             name = "head_dim" if self.site == "head" else "hidden_size"

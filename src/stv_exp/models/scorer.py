@@ -98,7 +98,7 @@ def _tolerance(backbone: Backbone) -> float:
 @torch.inference_mode()
 def starts_late(backbone: Backbone, prompts: Sequence[Prompt], answers: Sequence[Tensor]) -> bool:
     """Whether this model's trees score alike where they start at the first edited layer, here the last one."""
-    top = _probe(backbone).at_layer(backbone.heads.n_layers - 1)
+    top = _probe(backbone).at_layer(backbone.heads.layers[-1])
     assert top is not None
     prefixes = [PrefixCache(backbone, 1).get([prompt])[0] for prompt in prompts]
     expected = tree(backbone, prefixes, answers, top, "every_step")
@@ -115,6 +115,6 @@ def starts_late(backbone: Backbone, prompts: Sequence[Prompt], answers: Sequence
 def _probe(backbone: Backbone) -> Insertion:
     """Two random candidates at one head a layer: the others go on reading the prompt, so that its mask matters."""
     heads = backbone.heads
-    layers = torch.arange(heads.n_layers)
-    vectors = torch.randn(1, 2, len(layers), heads.dim, generator=torch.Generator().manual_seed(0))
-    return Insertion(torch.stack([layers, layers % (heads.n_heads or 1)], 1), vectors)
+    order = torch.arange(heads.n_layers)
+    vectors = torch.randn(1, 2, len(order), heads.dim, generator=torch.Generator().manual_seed(0))
+    return Insertion(torch.stack([torch.tensor(heads.layers), order % (heads.n_heads or 1)], 1), vectors)
