@@ -109,7 +109,7 @@ class Backbone:
         for prompt, found in zip(prompts, images, strict=True):
             self._check_images(prompt, len(found))
         options: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
-        options["add_special_tokens"] = not self._begun(texts[0])
+        options["add_special_tokens"] = not (self._begun(texts[0]) or self.family.begins)
         if any(images):
             options |= {"images": images, **self.family.image_options}
         try:
@@ -169,6 +169,12 @@ class Backbone:
 
         `[B, L, H, D]` at heads, `[B, L, D]` at the other sites.
         """
+        found: dict[int, Tensor] = {}
+        for rows, part in self.family.parts(batch):
+            found |= zip(rows, self._capture(part, site), strict=True)
+        return torch.stack([found[row] for row in range(len(found))])
+
+    def _capture(self, batch: Mapping[str, Any], site: str) -> Tensor:
         mask = batch["attention_mask"]
         last = last_positions(mask, mask.shape[0], mask.shape[1], mask.device)
         with (
@@ -181,10 +187,13 @@ class Backbone:
     @torch.inference_mode()
     def generate(self, batch: BatchFeature, max_new_tokens: int, vector: TaskVector | None = None) -> list[str]:
         """Greedy continuations of a batch, cut at the first newline, with `vector` inserted if given."""
-        with vector.inserted(self.model) if vector else nullcontext():
-            ids = self.model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
-        texts = self.tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [text.strip().split("\n")[0].strip() for text in texts]
+        texts: dict[int, str] = {}
+        for rows, part in self.family.parts(batch):
+            with vector.inserted(self.model) if vector else nullcontext():
+                ids = self.model.generate(**part, max_new_tokens=max_new_tokens, do_sample=False)
+            new = self.tokenizer.batch_decode(ids[:, part["input_ids"].shape[1] :], skip_special_tokens=True)
+            texts |= zip(rows, new, strict=True)
+        return [texts[row].strip().split("\n")[0].strip() for row in range(len(texts))]
 
     def _check_images(self, prompt: Prompt, images: int) -> None:
         if images and not self.sees_images:

@@ -24,7 +24,7 @@ from stv_exp.models.paths import by_value, layer_path, modules_at, numbers, widt
 
 _ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
 _PROJECTION_NAMES = ("o_proj", "out_proj", "dense", "c_proj", "wo")
-_MLP_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
+_MLP_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "shared_mlp")
 _HEAD_COUNT_NAMES = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 _NOT_THE_DECODER = ("vision", "visual", "image", "encoder", "perceiver", "resampler", "audio")
 
@@ -137,7 +137,7 @@ def _mlp(model: nn.Module, heads: Site) -> str:
     """The path that most layers have: some families write dense and sparse ones under two names."""
     path = layer_path(heads.pattern)
     layers = modules_at(model, path).values()
-    counts = {name: sum(hasattr(layer, name) for layer in layers) for name in _MLP_NAMES}
+    counts = {name: sum(isinstance(getattr(layer, name, None), nn.Module) for layer in layers) for name in _MLP_NAMES}
     name = max(counts, key=lambda name: counts[name])
     if not counts[name]:
         raise StvError(
