@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from stv_exp.artefacts.scan import numbered
+from stv_exp.artefacts.values import one_line
 from stv_exp.errors import StvError
 from stv_exp.models.paths import by_value, layer_path, modules_at, numbers, width
 
@@ -91,7 +92,7 @@ def find_heads(model: nn.Module, pattern: str = "") -> Site:
     found = modules_at(model, pattern)
     if not found:
         raise StvError(
-            f"model.heads.pattern={pattern} matches nothing in {type(model).__name__}; "
+            f"model.heads.pattern={one_line(pattern)} matches nothing in {type(model).__name__}; "
             "it needs {layer} where the layer's number stands, as in transformer.h.{layer}.attn.c_proj."
         )
     n_heads, width = _head_count(model, pattern, found), _head_width(model, pattern, found)
@@ -110,7 +111,7 @@ def find_site(model: nn.Module, name: str = "head", pattern: str = "") -> Site:
     if name == "head":
         return heads
     if name not in _PATHS:
-        raise StvError(f"The site {name!r} is unknown; choose one of head, {', '.join(_PATHS)}.")
+        raise StvError(f"The site {one_line(repr(name))} is unknown; choose one of head, {', '.join(_PATHS)}.")
     path = _PATHS[name](model, heads)
     hidden = width(heads.modules[0], "out_features") or 0
     return _site(name, model, modules_at(model, path), None, hidden, path)
@@ -220,8 +221,8 @@ def _same(model: nn.Module, pattern: str, what: str, values: dict[int, Any]) -> 
 
 def _unreadable(model: nn.Module, pattern: str, reason: str) -> StvError:
     return StvError(
-        f"The heads of {type(model).__name__} cannot be read at {pattern}: {reason}; set model.heads.pattern to output "
-        "projections that are linear layers of one width and head count."
+        f"The heads of {type(model).__name__} cannot be read at {one_line(pattern)}: {reason}; set model.heads.pattern "
+        "to output projections that are linear layers of one width and head count."
     )
 
 
