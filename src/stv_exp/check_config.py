@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stv_exp.config import Config, setting
+from stv_exp.config import Config, ModelConfig, setting
 from stv_exp.errors import StvError
 from stv_exp.methods.method import Method
 from stv_exp.metrics import METRICS
@@ -22,6 +22,7 @@ _CHOICES = {
     "tracker.name": ("wandb", "tensorboard", "csv", "none"),
     "tracker.mode": ("offline", "online"),
 }
+_NOT_THE_TEMPLATES = ("add_generation_prompt", "continue_final_message", "conversation", "chat_template", "tokenize")
 _AT_LEAST_ONE = (
     "dataset.episode.ways",
     "dataset.partition",
@@ -44,5 +45,20 @@ def check(config: Config) -> None:
             raise StvError(f"{key}={value} leaves nothing to work on; it must be at least 1.")
     if not 0 <= config.dataset.label_noise <= 1:
         raise StvError(f"dataset.label_noise={config.dataset.label_noise} is no share; it must lie in 0-1.")
+    _check_chat(config.model)
     if config.job == "run":
         Method.of(config).check()
+
+
+def _check_chat(model: ModelConfig) -> None:
+    given = model.chat_arguments or {}
+    if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
+        raise StvError(f"model.chat_arguments={given} are no names with values; write {{enable_thinking: false}}.")
+    if given and not model.chat:
+        raise StvError(
+            f"model.chat_arguments ({', '.join(given)}) are read by a chat template only; set model.chat=true or leave "
+            "them out."
+        )
+    for key in given:
+        if key in _NOT_THE_TEMPLATES:
+            raise StvError(f"model.chat_arguments.{key} is set by the prompt itself; leave it out.")

@@ -165,7 +165,7 @@ class Pipeline:
             "scoring": chosen.scoring if chosen else "",
             "locations": len(chosen.locations) if chosen else 0,
             "discretisation_gap": discretisation_gap(chosen) if chosen else None,
-            "diagnostics": diagnose(chosen),
+            "diagnostics": diagnose(chosen, predictions),
         }
 
     def _location_search(self, seconds: dict[str, float]) -> float | None:

@@ -98,7 +98,7 @@ def _load(config: ModelConfig, device: str) -> Backbone:
         raise StvError(_reason(config, source, error)) from error
     if config.device_map is None and config.quantization == "none":
         nn.Module.to(model, device)
-    backbone = Backbone(model, processor, config.name, config.chat, config.heads.pattern)
+    backbone = Backbone(model, processor, config.name, config.chat, config.heads.pattern, config.chat_arguments)
     log.info("%s: %s", config.name, backbone.heads)
     return backbone
 
