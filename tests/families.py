@@ -44,11 +44,18 @@ _QWEN2 = {"num_attention_heads": 4, "num_key_value_heads": 2}
 _QWEN3 = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "attention_bias": True}
 _GEMMA = {**_QWEN3, "query_pre_attn_scalar": 16, "sliding_window": WINDOW}
 _MIXED = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_LINEAR = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+_NEXT = {**_QWEN3, **_EXPERTS, **_LINEAR, "shared_expert_intermediate_size": 32, "num_hidden_layers": 5}
+_NEXT |= {"layer_types": [f"{kind}_attention" for kind in ("linear", "full", "linear", "full", "full")]}
+_LFM2 = {**_QWEN2, "num_hidden_layers": 5, "layer_types": ["conv", "full_attention", "full_attention", "conv"]}
+_LFM2["layer_types"] = [*_LFM2["layer_types"], "full_attention"]
 
 _IDEFICS = ("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>")
 _QWEN_VISION = ("<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 _QWEN_TEXT = {"eos": "<|im_end|>", "pad": "<|endoftext|>"}
 _TURNS = ("<start_of_turn>", "<end_of_turn>")
+_GATES = ("attn_gate", "mlp_gate", "embedding.gate", "gate_attn", "gate_ffn")
 _LATENTS = ("latents", "class_embedding", "cls_token", "position_embeddings", "image_newline")  # bare parameters
 
 
@@ -85,6 +92,10 @@ def initialise(model: PreTrainedModel) -> None:
     for name, parameter in model.named_parameters():
         if id(parameter) in table or name.endswith(_LATENTS):
             parameter.normal_(0, 0.5)
+        elif name.endswith(_GATES):  # closed at first
+            parameter.fill_(0.7)
+        elif "experts" in name and parameter.dim() == 3:  # [experts, out, in]
+            parameter.normal_(0, 0.8 / parameter.shape[-1] ** 0.5)
         elif parameter.dim() >= 2:
             first = id(parameter) in transposed or name.endswith("projection_weight")  # [in, out]
             parameter.normal_(0, 0.8 / (parameter.shape[0] if first else parameter[0].numel()) ** 0.5)
@@ -239,6 +250,23 @@ def _gemma3(folder: Path) -> None:
     _save(folder, "Gemma3ForConditionalGeneration", config, tokenizer)
 
 
+def _mllama(folder: Path) -> None:
+    """Cross-attention at layer 1 of 4; an image has 1 to 4 tiles, by its shape."""
+    language = Language(chatml("<|image|>"), ("<|image|>", "<|python_tag|>", "<|im_start|>"), bos="<s>")
+    images = transformers.MllamaImageProcessorPil(size=SQUARE, max_image_tiles=4, **PIXELS)
+    write_processor(folder, "MllamaProcessor", language, images)
+    tokenizer = language.tokenizer()
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 4}
+    rope = {"rope_type": "default", "rope_theta": 1e4}
+    vision = {"intermediate_layers_indices": [0], "num_global_layers": 1, "vision_output_dim": 64, "attention_heads": 4}
+    config = transformers.MllamaConfig(
+        image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
+        text_config=_text(tokenizer, cross_attention_layers=[1], rope_parameters=rope, **heads),
+        vision_config={name: size for name, size in VISION.items() if name != "num_attention_heads"} | vision,
+    )
+    _save(folder, "MllamaForConditionalGeneration", config, tokenizer)
+
+
 def _decoder(name: str, language: Language, **own: Any) -> Callable[[Path], None]:
     """The writer of a family that reads text only; `name` is its model's class."""
 
@@ -281,6 +309,7 @@ VISION_FAMILIES: dict[str, Callable[[Path], None]] = {
     "llava_onevision": _llava_onevision,
     "internvl": _internvl,
     "gemma3": _gemma3,
+    "mllama": _mllama,
 }
 TEXT_FAMILIES: dict[str, Callable[[Path], None]] = {
     "llama": _decoder("LlamaForCausalLM", Language(plain(closing="</s>\n"), bos="<s>"), **_LLAMA),
@@ -291,6 +320,8 @@ TEXT_FAMILIES: dict[str, Callable[[Path], None]] = {
     "gemma3_text": _decoder(
         "Gemma3ForCausalLM", Language(turns(), _TURNS, bos="<bos>", eos="<eos>"), **_GEMMA, **_MIXED
     ),
+    "qwen3_next": _decoder("Qwen3NextForCausalLM", Language(chatml(), _QWEN_VISION[:1], **_QWEN_TEXT), **_NEXT),
+    "lfm2": _decoder("Lfm2ForCausalLM", Language(chatml(), _QWEN_VISION[:1], bos="<s>"), **_LFM2),
     "gpt2": _gpt2,
     "qwen_vl_v1": _qwen_vl_v1,
 }

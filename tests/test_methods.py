@@ -325,7 +325,7 @@ def test_the_graph_of_a_gradient_holds_branches_alone(backbone, task, config):
     module.mixed_rewards(prompts, shares)
     assert backbone.token_forwards - before == 3 * 4, "four branches of a token, forward and backward"
     kept = module.scorer.prefixes.get([module._prompt(q) for q in prompts])
-    assert not any(t.requires_grad for prefix in kept for t in (*prefix.keys, *prefix.values))
+    assert not any(t.requires_grad for prefix in kept for layer in prefix.layers for t in layer.values())
 
 
 def test_validation_examples_are_held_out_of_everything_else(config, task):

@@ -101,6 +101,6 @@ def test_warming_computes_each_prefix_once_and_stays_within_the_bound(backbone, 
 
 def test_scoring_leaves_the_kept_prefix_as_it_was(backbone, prompts, answers):
     prefixes = prefill(backbone, prompts[:1])
-    before = [k.clone() for k in prefixes[0].keys]
+    before = [layer["keys"].clone() for layer in prefixes[0].layers]
     score(backbone, prefixes, answers[:1], insertion(backbone, 1), "every_step")
-    assert all(torch.equal(a, b) for a, b in zip(before, prefixes[0].keys, strict=True))
+    assert all(torch.equal(a, layer["keys"]) for a, layer in zip(before, prefixes[0].layers, strict=True))

@@ -8,12 +8,13 @@ from string import Formatter
 from typing import Any
 
 from stv_exp import ranges
-from stv_exp.config import Config, setting
+from stv_exp.config import Config, ModelConfig, setting
 from stv_exp.errors import StvError
 from stv_exp.methods.method import Method
 from stv_exp.models.dtype import resolve
 
 LIMITS = dict(ranges.limits(Config))
+_NOT_THE_TEMPLATES = ("add_generation_prompt", "continue_final_message", "conversation", "chat_template", "tokenize")
 _FILLED_IN = {"demonstration": {"question", "answer"}, "query": {"question"}, "answer": {"answer"}}
 
 
@@ -26,6 +27,7 @@ def checked(config: Config) -> Config:
         ranges.check_limit(key, setting(config, key), limit)
     for name, allowed in _FILLED_IN.items():
         _check_template(name, getattr(config.dataset.template, name), allowed)
+    _check_chat(config.model)
     if config.job == "run":
         Method.of(config).check()
     config = _with_paths(config)
@@ -46,6 +48,20 @@ def _check_template(name: str, text: str, allowed: set[str]) -> None:
             f"dataset.template.{name}={text!r} cannot be filled in; it may hold "
             f"{' and '.join(map(_braced, sorted(allowed)))}, and any other brace is written twice, {{{{ or }}}}."
         )
+
+
+def _check_chat(model: ModelConfig) -> None:
+    given = model.chat_arguments or {}
+    if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
+        raise StvError(f"model.chat_arguments={given} are no names with values; write {{enable_thinking: false}}.")
+    if given and not model.chat:
+        raise StvError(
+            f"model.chat_arguments ({', '.join(given)}) are read by a chat template only; set model.chat=true or leave "
+            "them out."
+        )
+    for key in given:
+        if key in _NOT_THE_TEMPLATES:
+            raise StvError(f"model.chat_arguments.{key} is set by the prompt itself; leave it out.")
 
 
 def _braced(name: str) -> str:

@@ -26,7 +26,8 @@ from stv_exp.models.dtype import say
 from stv_exp.sweeper import FailFast, register
 
 log = logging.getLogger(__name__)
-_joined: dict[Study, bool] = {}  # studies that jobs of this process belong to, and whether their tables are out of date
+_joined: set[Study] = set()  # studies that jobs of this process belong to
+_outdated: dict[Study, bool] = {}  # those whose tables are, and whether they are to be printed
 
 
 def main() -> int:
@@ -107,7 +108,7 @@ def _job(cfg: DictConfig) -> float | None:
     except Exception as error:
         interruption.check()
         if not sweeping:
-            _joined.clear()  # there is nothing new to compare
+            _outdated.clear()  # there is nothing new to compare
             raise
         log.error("Failed: %s", complaint(error) or f"{type(error).__name__}: {error}")  # Hydra raises it at the end
         if config.fail_fast:
@@ -123,23 +124,20 @@ def _join_study(config: Config, sweeping: bool) -> None:
     try:
         if config.study_fresh and study not in _joined:
             study.clear()
-        new = study.add(run.signature)
-        _joined.setdefault(study, False)
-        _joined[study] |= new or sweeping or run.metrics is None
+        _joined.add(study)
+        if study.add(run.signature) or sweeping or run.metrics is None:
+            _outdated[study] = sweeping
     except OSError as error:
         log.warning("The study %s cannot be written (%s)", study.folder, error.strerror)
 
 
 def _report_studies() -> None:
     """Draw the tables of the studies anew, also where some jobs of a sweep failed."""
-    while _joined:
-        study, changed = _joined.popitem()
-        if changed:
-            from stv_exp.report.comparison import report
+    while _outdated:
+        from stv_exp.report.comparison import report
 
-            try:
-                report(study.outputs, study.name)
-            except StvError as error:  # every job failed: the reason is printed already
-                print(f"note: {error}", file=sys.stderr)
-            except OSError as error:
-                print(f"note: the table of {study.folder} is not written: {complaint(error)}", file=sys.stderr)
+        study, printed = _outdated.popitem()
+        try:
+            report(study.outputs, study.name, printed=printed)
+        except StvError as error:  # every job failed: the reason is printed already
+            print(f"note: {error}", file=sys.stderr)

@@ -33,8 +33,9 @@ class ModelConfig:
     """A Hugging Face model. `name` is a hub id, a folder, or one of `testbed`, `tiny` and `smollm2` (no download).
 
     `dtype` is float32, bfloat16, float16 or auto: bfloat16 where the device computes it fast, else float32. `chat`
-    writes prompts with the model's chat template. `device_map` (such as `auto`) spreads weights over devices;
-    `quantization` needs the extra `large`. `trust_remote_code` runs code that comes with the weights.
+    writes prompts with the model's chat template; `chat_arguments` are a dict of the template's own, such as
+    `{enable_thinking: false}`. `device_map` (such as `auto`) spreads weights over devices; `quantization` needs the
+    extra `large`. `trust_remote_code` runs code that comes with the weights.
     """
 
     name: Annotated[str, PATH] = MISSING
@@ -42,6 +43,7 @@ class ModelConfig:
     dtype: Annotated[str, OneOf("auto", "float32", "bfloat16", "float16")] = "float32"
     attention: Annotated[str, OneOf("sdpa", "eager", "flash_attention_2")] = "sdpa"
     chat: bool = False
+    chat_arguments: Any = field(default=None, hash=False)  # a type would close it to new keys
     device_map: str | None = None
     quantization: Annotated[str, OneOf("none", "int8", "int4")] = "none"
     trust_remote_code: bool = False

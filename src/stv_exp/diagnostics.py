@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from statistics import fmean, stdev
 
 from stv_exp.artefacts.chosen import Chosen
+from stv_exp.stages.evaluate import Prediction
 
 _GAP = 0.2  # nats a token
+_TAG = re.compile(r"\s*(<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\])")  # <think>, <|channel|>, [THINK]
 
 
-def diagnose(chosen: Chosen | None) -> list[str]:
-    """The sentences that apply to one run."""
-    if chosen is None:
-        return []
-    return [s for s in (_no_insertion(chosen), _no_better_than_random(chosen), _lost_when_discrete(chosen)) if s]
+def diagnose(chosen: Chosen | None, predictions: Sequence[Prediction] = (), options: int = 2) -> list[str]:
+    """The sentences that apply to one run; a location had `options` to choose from, "leave it alone" included."""
+    found = [_mostly_empty(predictions), _mostly_one_tag(predictions)]
+    if chosen is not None:
+        found += [_no_insertion(chosen), _lost_when_discrete(chosen)]
+        found += [_no_better_than_random(chosen)] if options > 1 else []
+    return [sentence for sentence in found if sentence]
 
 
 def discretisation_gap(chosen: Chosen) -> float | None:
@@ -53,4 +60,27 @@ def _no_better_than_random(chosen: Chosen) -> str | None:
     return (
         f"The policy's reward is no better than that of random candidates (by {fmean(gains):+.3f} in the last "
         f"{len(gains)} steps): the reward is too sparse, the steps are too few, or one candidate was already enough."
+    )
+
+
+def _mostly_empty(predictions: Sequence[Prediction]) -> str | None:
+    empty = sum(not p.prediction.strip() for p in predictions)
+    if 2 * empty <= len(predictions):
+        return None
+    return (
+        f"Most answers ({empty} of {len(predictions)}) are empty: they are cut at the first newline, and the model "
+        "writes one or ends at once; look at dataset.template, model.chat and model.chat_arguments (a thinking mode)."
+    )
+
+
+def _mostly_one_tag(predictions: Sequence[Prediction]) -> str | None:
+    """What opens a thinking mode's answer; a tag that right answers begin with as well is none."""
+    tags = Counter(match[1] for p in predictions if (match := _TAG.match(p.prediction)))
+    tag, n = tags.most_common(1)[0] if tags else ("", 0)
+    if 2 * n <= len(predictions) or any(answer.lstrip().startswith(tag) for p in predictions for answer in p.answers):
+        return None
+    return (
+        f"Most answers ({n} of {len(predictions)}) begin with {tag}: the model thinks first, and answers are cut at "
+        "the first newline; switch that off (model.chat=true +model.chat_arguments.enable_thinking=false, as the chat "
+        "template names it) or end dataset.template.query behind it; more dataset.max_new_tokens do not help."
     )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
+from stv_exp.artefacts.values import fits, one_line
 from stv_exp.errors import StvError
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILE = "task_vector.safetensors"
+# Signs of Markdown and HTML; addresses, which become links by themselves; * and _ where they may begin or end emphasis.
+_MARKS = re.compile(r"[&<>|`#~$@\\\[\]\"]|:(?=//)|(?<=www)\.|\*(?! )|(?<! )\*|(?<!\w)_|_(?!\w)", re.IGNORECASE)
 
 _TEXT = """
 # {title}
@@ -110,14 +114,14 @@ def _endpoint() -> str:
 def _card(vector: Vector, repo_id: str | None) -> ModelCard:
     from huggingface_hub import ModelCard, ModelCardData
 
-    method = vector.metadata.get("method")
+    method = one_line(vector.metadata.get("method") or "")
     base = _hub_id(vector.metadata.get("model"))
     results = _results(vector.metadata)
     data = ModelCardData(
         base_model=base,
         base_model_relation="adapter" if base else None,
         library_name="stv_exp",
-        tags=["task-vector", "in-context-learning", *([str(method)] if method else [])],
+        tags=["task-vector", "in-context-learning", *([method] if method else [])],
         model_name=(repo_id or "task-vector") if results else None,
         eval_results=results or None,
     )
@@ -126,7 +130,7 @@ def _card(vector: Vector, repo_id: str | None) -> ModelCard:
 
 def _hub_id(model: Any) -> str | None:
     """`model` where it reads as owner/name and is no folder of this machine."""
-    looks_so = isinstance(model, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model)
+    looks_so = isinstance(model, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model, re.ASCII)
     return model if looks_so and not Path(model).exists() else None
 
 
@@ -140,8 +144,8 @@ def _results(metadata: dict[str, Any]) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="text-generation",
-            dataset_type=str(dataset).partition("/")[0],
-            dataset_name=str(dataset),
+            dataset_type=one_line(dataset).partition("/")[0],
+            dataset_name=one_line(dataset),
             metric_type="accuracy",
             metric_value=accuracy,
         )
@@ -149,19 +153,20 @@ def _results(metadata: dict[str, Any]) -> list[EvalResult]:
 
 
 def _metrics(metadata: dict[str, Any]) -> dict[str, float]:
+    """The numbers among them, of a size that can be written."""
     metrics = metadata.get("metrics") or {}
-    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    return {name: value for name, value in metrics.items() if fits(value, float) and abs(value) < 1e100}
 
 
 def _text(vector: Vector, repo_id: str | None) -> str:
     metrics = {name: f"{value:.4g}" for name, value in _metrics(vector.metadata).items()}
     return _TEXT.format(
-        title=f"Task vector: {_described(vector.metadata)}",
+        title=_escaped(f"Task vector: {_described(vector.metadata)}"),
         k=len(vector.locations),
         facts=_table("what", "value", _facts(vector)),
         metrics=("\n## Metrics\n\n" + _table("metric", "value", metrics)) if metrics else "",
-        site=vector.site,
-        load=f'from_hub("{repo_id}")' if repo_id else f'load("{FILE}")',
+        site=_escaped(vector.site),
+        load=f"from_hub({json.dumps(repo_id)})" if repo_id else f'load("{FILE}")',
     )
 
 
@@ -194,13 +199,18 @@ def _origin(metadata: dict[str, Any]) -> str:
 
 
 def _parents(metadata: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    return list(zip("ab", metadata.get("made_from", ()), strict=False))
+    return list(zip("ab", metadata.get("made_from") or (), strict=False))
 
 
 def _table(left: str, right: str, rows: dict[str, Any]) -> str:
     lines = [f"| {left} | {right} |", "|---|---|"]
-    lines += [f"| {key} | {str(value).replace('|', '&#124;')} |" for key, value in rows.items() if value is not None]
+    lines += [f"| {_escaped(key)} | {_escaped(value)} |" for key, value in rows.items() if value is not None]
     return "\n".join(lines) + "\n"
+
+
+def _escaped(value: Any) -> str:
+    """A value as one line of text that is nothing else in Markdown or HTML: the metadata may be someone else's."""
+    return _MARKS.sub(lambda match: "".join(f"&#{ord(character)};" for character in match[0]), one_line(value))
 
 
 @contextmanager

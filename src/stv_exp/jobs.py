@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 from stv_exp.config import Config
@@ -11,6 +12,7 @@ from stv_exp.disk.run import Run
 from stv_exp.identity import signatures
 
 log = logging.getLogger(__name__)
+_noted: set[str] = set()
 
 
 def check(config: Config) -> None:
@@ -53,8 +55,15 @@ def _run(config: Config, overrides: list[str]) -> float:
     where = f"{config.method.name} on {config.dataset.name}/{config.dataset.task}, seed {config.seed}"
     log.info("%s: accuracy %.3f (n=%d, %.1f s)", where, metrics["accuracy"], metrics["n"], metrics["seconds"]["total"])
     for sentence in metrics["diagnostics"]:
-        log.info("  note: %s", sentence)
+        _note(re.sub(r"[-+\d.]+", "", sentence), sentence)
     return float(metrics.get("validation_accuracy", metrics["accuracy"]))
+
+
+def _note(kind: str, sentence: str) -> None:
+    """Say a note once a process, whatever its numbers: in a sweep it may apply to every job."""
+    if kind not in _noted:
+        log.info("  note: %s", sentence)
+    _noted.add(kind)
 
 
 def _looked_up(config: Config) -> dict[str, Any] | None:

@@ -102,7 +102,8 @@ class Pipeline:
         vector = self._vector(chosen, bank) if chosen and bank else None
         with measured(self.backbone) as costs["evaluation"]:
             predictions = evaluate(self.backbone, self.task, vector, self.config)
-        metrics = self._metrics(costs, chosen, predictions) | self._validation(vector)
+        options = bank.centroids.shape[1] + self.method.how.may_decline if bank else 0
+        metrics = self._metrics(costs, chosen, predictions, options) | self._validation(vector)
         if vector:
             known = {"metrics": {key: metrics[key] for key in ("accuracy", "n")}}
             replace(vector, metadata=vector.metadata | known).save(self.job.folder / "task_vector.safetensors")
@@ -179,7 +180,9 @@ class Pipeline:
             when=edit.when,
         )
 
-    def _metrics(self, costs: dict[str, Cost], chosen: Chosen | None, predictions: list[Prediction]) -> dict[str, Any]:
+    def _metrics(
+        self, costs: dict[str, Cost], chosen: Chosen | None, predictions: list[Prediction], options: int
+    ) -> dict[str, Any]:
         seconds = {stage: cost["seconds"] for stage, cost in costs.items()}
         return {
             **summary(predictions, self.config.dataset.metric),
@@ -191,7 +194,7 @@ class Pipeline:
             "scoring": chosen.scoring if chosen else "",
             "locations": len(chosen.locations) if chosen else 0,
             "discretisation_gap": discretisation_gap(chosen) if chosen else None,
-            "diagnostics": diagnose(chosen),
+            "diagnostics": diagnose(chosen, predictions, options),
         }
 
     def _location_search(self, seconds: dict[str, float]) -> float | None:

@@ -8,17 +8,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from stv_exp.artefacts.base import Artefact
+from stv_exp.artefacts.metadata import check_metadata, remembered
+from stv_exp.artefacts.values import one_line
 from stv_exp.errors import StvError
 from stv_exp.models.edits import MODES, Edit, inserted, unhooked
 from stv_exp.models.moments import Moments
+from stv_exp.models.paths import numbers
 from stv_exp.models.sites import Site, find_site, unwrapped
 
 WHEN = ("every_step", "prompt")
 KEPT = ("model", "revision", "heads", "pattern")  # metadata that arithmetic passes on
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,23 +50,27 @@ class TaskVector(Artefact):
         if self.locations.dim() != 2 or self.locations.shape[1] != columns or self.vectors.dim() != 2:
             what = "[K, 2] and vectors of shape [K, head_dim]" if columns == 2 else "[K, 1] and vectors of shape [K, D]"
             raise StvError(f"A TaskVector needs locations of shape {what}.")
-        if self.locations.is_floating_point() or not isinstance(self.metadata, dict):
+        if not _whole(self.locations) or not isinstance(self.metadata, dict):
             raise StvError("A TaskVector needs whole numbers as locations and a dict as metadata; make it anew.")
+        object.__setattr__(self, "locations", self.locations.long())  # what indexing understands
         for name, values in (("vectors", self.vectors), ("weights", self.weights)):
             self._check_values(name, values)
         if self.mode not in MODES:
-            raise StvError(f"A TaskVector has the mode {self.mode!r}; choose one of {', '.join(MODES)}.")
+            raise StvError(f"A TaskVector has the mode {_shown(self.mode)}; choose one of {', '.join(MODES)}.")
         self._check_locations()
+        check_metadata(self.metadata)
         object.__setattr__(self, "when", _when(self.when or self.metadata.get("when") or WHEN[0]))
 
     def __repr__(self) -> str:
         k, made = len(self.locations), self.metadata.get("method")
-        source = f", {made} on {self.metadata.get('dataset')}" if made else ""
+        source = f", {one_line(made)} on {one_line(self.metadata.get('dataset'))}" if made else ""
         return f"TaskVector({k} x {self.vectors.shape[1]} at {self.site}, {self.mode}, {self.when}{source})"
 
     def _check_values(self, name: str, values: Tensor | None) -> None:
         if values is None:
             return
+        if values.dtype not in _FLOATS or values.dim() != (1 if name == "weights" else 2):
+            raise StvError(f"A TaskVector has {name} that are no table of floating-point numbers; make it anew.")
         if len(self.locations) != len(values):
             raise StvError(f"A TaskVector has {len(self.locations)} locations but {len(values)} {name}.")
         if not torch.isfinite(values).all():
@@ -86,10 +94,15 @@ class TaskVector(Artefact):
                 "load the model it was made for."
             )
         last = self.locations.max(0).values.tolist() if len(self.locations) else []
-        if any(index >= size for index, size in zip(last, site.grid, strict=False)):
+        if any(index >= size for index, size in zip(last, (site.depth, site.n_heads or 1), strict=False)):
             raise StvError(
                 f"The task vector uses {_place(last)}, but the model has {_sizes(site.shape)}; "
                 "load the model it was made for."
+            )
+        if without := sorted({*self.locations[:, 0].tolist()} - {*site.layers}):
+            raise StvError(
+                f"The task vector uses layer {numbers(without)}, where the model has none of {site.pattern}; "
+                f"its layers with one are {numbers(site.layers)}."
             )
         if len(self.vectors) and self.vectors.shape[1] != site.dim:
             name = "head_dim" if self.site == "head" else "hidden_size"
@@ -97,6 +110,13 @@ class TaskVector(Artefact):
                 f"The task vector has {name} {self.vectors.shape[1]}, but the model has {site.dim}; "
                 "load the model it was made for."
             )
+
+    def _found(self, model: nn.Module) -> Site:
+        pattern = self.metadata.get("pattern") or ""
+        try:
+            return find_site(model, self.site, pattern)
+        except StvError as error:
+            raise StvError(f"The task vector's metadata leads nowhere: {error}") if pattern else error from error
 
     @property
     def edit(self) -> Edit:
@@ -112,7 +132,7 @@ class TaskVector(Artefact):
         twice. Wrappers (torch.compile, PEFT) are looked through.
         """
         inner = unwrapped(model)
-        site = find_site(inner, self.site, self.metadata.get("pattern") or "")
+        site = self._found(inner)
         self.check(site)
         moments = Moments(inner, _when(self.when if when is None else when))
         insertion = self.edit.insertion(self.locations, self.vectors, site=self.site)
@@ -192,15 +212,24 @@ class TaskVector(Artefact):
             raise StvError(f"The task vector of {repo_id} cannot be used: {error}") from error
 
 
+def _whole(numbers: Tensor) -> bool:
+    """Not True and False, which would index as a mask does."""
+    return not (numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool)
+
+
+def _shown(value: Any) -> str:
+    return one_line(repr(value))
+
+
 def _when(when: str) -> str:
     if when not in WHEN:
-        raise StvError(f"when={when!r} is unknown; choose one of {', '.join(WHEN)}.")
+        raise StvError(f"when={_shown(when)} is unknown; choose one of {', '.join(WHEN)}.")
     return when
 
 
 def _sizes(shape: dict[str, int]) -> str:
     """`n_layers 3, n_heads 6, head_dim 20`."""
-    return ", ".join(f"{name} {size}" for name, size in shape.items())
+    return one_line(", ".join(f"{name} {size}" for name, size in shape.items()))
 
 
 def _place(location: Sequence[int]) -> str:
@@ -229,13 +258,14 @@ def _check_combinable(a: TaskVector, b: TaskVector) -> None:
     for name, one, other in traits:
         if one != other and None not in (one, other):
             raise StvError(
-                f"Two task vectors differ in {name} ({one} and {other}); combine vectors of one model and one kind."
+                f"Two task vectors differ in {name} ({one_line(one)} and {one_line(other)}); "
+                "combine vectors of one model and one kind."
             )
 
 
 def _made(operation: str, *parents: TaskVector) -> dict[str, Any]:
     """Metadata of a result: the operation, its parents' metadata, and what they agree on about the model."""
-    origins = [dict(parent.metadata) for parent in parents]
+    origins = [remembered(parent.metadata) for parent in parents]
     agreed = {key: origins[0].get(key) for key in KEPT if len({str(origin.get(key)) for origin in origins}) == 1}
     kept = {key: value for key, value in agreed.items() if value is not None}
     return kept | {"operation": operation, "made_from": origins}

@@ -14,7 +14,7 @@ class Bank(Artefact):
     """Locations `[K, 2]`, their candidates `[K, M, D]` and how many activations each candidate stands for `[K, M]`.
 
     At a `site` without heads locations are `[K, 1]`. `scores` are what all of the site's locations were ranked by,
-    `[L, H]` or `[L]` (None: by nothing).
+    `[L, H]` or `[L]` (None: by nothing), NaN in layers that have none.
     """
 
     locations: Tensor

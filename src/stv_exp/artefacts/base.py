@@ -1,6 +1,7 @@
 """What stages hand to each other: frozen dataclasses that save themselves as one safetensors file.
 
-Tensors are the file's tensors, every other field is JSON in its header. Nothing is ever unpickled.
+Tensors are the file's tensors, every other field is JSON in its header. Nothing is ever unpickled. Equal artefacts are
+equal bytes: safetensors keeps its metadata in a hash map, so there is one entry, of sorted JSON.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from stv_exp.artefacts.values import fits, named, one_line, too_deep
 from stv_exp.errors import StvError
 
 
@@ -21,11 +23,18 @@ class Artefact:
     """Mixin for a dataclass whose fields are tensors or JSON values."""
 
     def save(self, path: Path | str) -> None:
-        """Write every field to `path`, a `.safetensors` file."""
+        """Write every field to `path`, a `.safetensors` file; raises `StvError` for values that JSON does not know."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        tensors = {k: v.detach().cpu().contiguous() for k, v in values.items() if isinstance(v, torch.Tensor)}
+        tensors = _apart({k: v.detach().cpu() for k, v in values.items() if isinstance(v, torch.Tensor)})
         rest = {k: v for k, v in values.items() if k not in tensors}
-        save_file(tensors, path, metadata={"format": "pt", type(self).__name__: json.dumps(rest)})
+        name = type(self).__name__
+        if too_deep(rest):
+            raise StvError(f"A {name} holds lists or dicts too deep within each other for a file; make it flatter.")
+        try:
+            text = json.dumps(rest, sort_keys=True)
+        except (TypeError, ValueError) as error:
+            raise StvError(f"A {name} holds what JSON cannot ({one_line(error)}); use plain values.") from error
+        save_file(tensors, path, metadata={name: text})
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -33,8 +42,53 @@ class Artefact:
         try:
             with safe_open(path, framework="pt") as file:
                 values: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                return cls(**values, **json.loads(file.metadata()[cls.__name__]))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise StvError(
-                f"{path} is not a saved {cls.__name__} ({error}); check the path or make it anew."
-            ) from error
+                written = json.loads((file.metadata() or {})[cls.__name__], object_pairs_hook=_once)
+        except RecursionError as error:
+            raise cls._unreadable(path, "its header nests too deep") from error
+        except KeyError as error:
+            raise cls._unreadable(path, f"its header has no {cls.__name__}") from error
+        except (OSError, SafetensorError, TypeError, ValueError, RuntimeError) as error:
+            raise cls._unreadable(path, one_line(error)) from error
+        return cls._made(path, values, written)
+
+    @classmethod
+    def _made(cls, path: Path | str, tensors: dict[str, Any], written: Any) -> Self:
+        if not isinstance(written, dict) or too_deep(written):
+            raise cls._unreadable(path, f"its {cls.__name__} is no JSON object, or one that nests too deep")
+        if twice := sorted(tensors.keys() & written.keys()):
+            raise cls._unreadable(path, f"it has {one_line(twice[0])} twice")
+        values, hints = tensors | written, get_type_hints(cls)
+        known = {f.name: hints[f.name] for f in fields(cls)}  # type: ignore[arg-type]
+        for name, value in values.items():
+            if name not in known:
+                raise cls._unreadable(path, f"a {cls.__name__} has no {one_line(name)}")
+            if not fits(value, known[name]):
+                raise cls._unreadable(path, f"{name} is of type {type(value).__name__}, not {named(known[name])}")
+        try:
+            return cls(**values)
+        except TypeError as error:  # a field without a default is missing
+            raise cls._unreadable(path, one_line(error)) from error
+        except StvError as error:
+            raise StvError(f"{path} holds no {cls.__name__} that can be used: {error}") from error
+
+    @classmethod
+    def _unreadable(cls, path: Path | str, reason: str) -> StvError:
+        return StvError(f"{path} is not a saved {cls.__name__} ({reason}); check the path or make it anew.")
+
+
+def _apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Contiguous tensors that share no memory, which safetensors refuses."""
+    found, seen = {}, set[int]()
+    for name, tensor in tensors.items():
+        own = tensor.contiguous()
+        found[name] = own.clone() if own.untyped_storage().data_ptr() in seen else own
+        seen.add(own.untyped_storage().data_ptr())
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which nothing may be said twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("its header says a key twice")
+    return found

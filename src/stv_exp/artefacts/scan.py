@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from stv_exp.artefacts.base import Artefact
@@ -14,7 +16,8 @@ class Scan(Artefact):
     """Activations of T queries with demonstrations and alone, and the ids that were used.
 
     `[T, L, H, D]` at heads, `[T, L, D]` at the other sites. They keep the model's dtype, so that a half-precision
-    model's take half the memory and no rounding is added.
+    model's take half the memory and no rounding is added. `layers` are the numbers that the L layers have in the model,
+    some of whose may hold no location (empty, as in older files: 0 to L - 1).
     """
 
     with_demonstrations: Tensor
@@ -22,13 +25,31 @@ class Scan(Artefact):
     query_ids: list[str]
     demonstration_ids: list[list[str]]
     site: str = "head"
+    layers: list[int] = field(default_factory=list)
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Locations by their coordinates: (L, H), or (L,) at sites without heads."""
+        """Locations by their place in order: (L, H), or (L,) at sites without heads."""
         return tuple(self.alone.shape[1:-1])
+
+    def numbered(self, places: Tensor) -> Tensor:
+        """Places of the grid as locations in the model."""
+        return numbered(places, self.layers) if self.layers else places
+
+    def by_layer(self, scores: Tensor) -> Tensor:
+        """Scores of the grid in rows by the layers' numbers in the model; NaN where a layer has no location."""
+        if self.layers in ([], list(range(len(scores)))):
+            return scores
+        rows = torch.full((max(self.layers) + 1, *scores.shape[1:]), torch.nan)
+        rows[self.layers] = scores.float()
+        return rows
 
     @property
     def deltas(self) -> Tensor:
         """What the demonstrations change, `[T, *grid, D]`, in float32."""
         return self.with_demonstrations.float() - self.alone.float()
+
+
+def numbered(places: Tensor, layers: Sequence[int]) -> Tensor:
+    """Places of a grid `[K, 2]` or `[K, 1]` as locations: the layer's own number in place of its place in order."""
+    return torch.cat([torch.tensor(layers)[places[:, :1]], places[:, 1:]], 1)

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Grid:
-    """The locations that a model has at a site: L layers of H heads, or L layers (`n_heads` None)."""
+    """The locations that a model has at a site: H heads in L of its layers, or L layers (`n_heads` None)."""
 
     model: str
     site: str
     n_layers: int
-    n_heads: int | None
+    n_heads: int | None = None
 
     def __len__(self) -> int:
         return self.n_layers * (self.n_heads or 1)
@@ -71,7 +71,7 @@ class Where(Choice):
     inserts: ClassVar[bool] = True  # else the method is prompting alone
 
     def locations(self, scan: Scan) -> Tensor:
-        """Different locations `[K, 2]` (layer, head), or `[K, 1]` at sites without heads."""
+        """Different places of the scan's grid, `[K, 2]` or `[K, 1]` at sites without heads."""
         raise NotImplementedError
 
     def scores(self, scan: Scan) -> Tensor | None:

@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.feature_extraction_utils import BatchFeature
@@ -20,6 +19,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from stv_exp.config import TemplateConfig
 from stv_exp.data.prompts import Prompt
 from stv_exp.errors import StvError
+from stv_exp.models.chat import ChatTemplate, Content
 from stv_exp.models.edits import captured, last_positions, only_logits
 from stv_exp.models.families import family_of
 from stv_exp.models.sites import Site, find_site
@@ -34,7 +34,13 @@ class Backbone:
     """A frozen model with its processor (a tokenizer for text-only models), in evaluation mode."""
 
     def __init__(
-        self, model: PreTrainedModel, processor: Any, name: str, chat: bool = False, pattern: str = ""
+        self,
+        model: PreTrainedModel,
+        processor: Any,
+        name: str,
+        chat: bool = False,
+        pattern: str = "",
+        chat_arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         # A checkpoint's own decoding (penalties, no cache, sampling) would enter every generation.
@@ -47,7 +53,7 @@ class Backbone:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.sees_images = processor is not self.tokenizer
         self.name = name
-        self.chat = chat
+        self.chat = ChatTemplate(processor, name, chat_arguments or {}) if chat else None
         self._sites = {"head": find_site(model, "head", pattern)}
         self.family = family_of(model)
         if self.sees_images:
@@ -109,7 +115,7 @@ class Backbone:
         for prompt, found in zip(prompts, images, strict=True):
             self._check_images(prompt, len(found))
         options: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
-        options["add_special_tokens"] = not self._begun(texts[0])
+        options["add_special_tokens"] = not (self._begun(texts[0]) or self.family.begins)
         if any(images):
             options |= {"images": images, **self.family.image_options}
         try:
@@ -129,19 +135,10 @@ class Backbone:
         """The prompt as the family's processor reads it: a conversation where `chat`, else interleaved text."""
         if not self.chat:
             return prompt.text.replace(IMAGE, self.family.image)
-        messages = []
-        for asked, answer in prompt.turns:
-            messages.append({"role": "user", "content": self._content(asked)})
-            messages.append({"role": "assistant", "content": self._content(answer)})
-        if not getattr(self.processor, "chat_template", None):
-            raise StvError(f"model.chat=true, but {self.name} has no chat template; set it to false.")
-        try:
-            return self.processor.apply_chat_template(messages[:-1], add_generation_prompt=True, tokenize=False)
-        except TemplateError as error:
-            reason = f"The chat template of {self.name} refuses the prompt ({error})"
-            raise StvError(f"{reason}; use model.chat=false.") from error
+        turns = [(self._content(asked), self._content(answer)) for asked, answer in prompt.turns]
+        return self.chat.write(turns)
 
-    def _content(self, text: str) -> str | list[dict[str, str]]:
+    def _content(self, text: str) -> Content:
         if not self.sees_images:
             return text
         pieces = [{"type": "text", "text": piece} for piece in text.split(IMAGE)]
@@ -169,6 +166,12 @@ class Backbone:
 
         `[B, L, H, D]` at heads, `[B, L, D]` at the other sites.
         """
+        found: dict[int, Tensor] = {}
+        for rows, part in self.family.parts(batch):
+            found |= zip(rows, self._capture(part, site), strict=True)
+        return torch.stack([found[row] for row in range(len(found))])
+
+    def _capture(self, batch: Mapping[str, Any], site: str) -> Tensor:
         mask = batch["attention_mask"]
         last = last_positions(mask, mask.shape[0], mask.shape[1], mask.device)
         with (
@@ -181,10 +184,13 @@ class Backbone:
     @torch.inference_mode()
     def generate(self, batch: BatchFeature, max_new_tokens: int, vector: TaskVector | None = None) -> list[str]:
         """Greedy continuations of a batch, cut at the first newline, with `vector` inserted if given."""
-        with vector.inserted(self.model) if vector else nullcontext():
-            ids = self.model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
-        texts = self.tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [text.strip().split("\n")[0].strip() for text in texts]
+        texts: dict[int, str] = {}
+        for rows, part in self.family.parts(batch):
+            with vector.inserted(self.model) if vector else nullcontext():
+                ids = self.model.generate(**part, max_new_tokens=max_new_tokens, do_sample=False)
+            new = self.tokenizer.batch_decode(ids[:, part["input_ids"].shape[1] :], skip_special_tokens=True)
+            texts |= zip(rows, new, strict=True)
+        return [texts[row].strip().split("\n")[0].strip() for row in range(len(texts))]
 
     def _check_images(self, prompt: Prompt, images: int) -> None:
         if images and not self.sees_images:

@@ -6,7 +6,7 @@ Their states there are computed once a query and answer, and kept with its prefi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -42,35 +42,41 @@ def shared_states(
     missing = [i for i, (prefix, key) in enumerate(zip(prefixes, keys, strict=True)) if key not in prefix.states]
     if missing:
         found: list[Tensor] = []
-        module = backbone.site("residual").modules[layers - 1]
-        handle = module.register_forward_hook(lambda _, args, output: found.append(_hidden(output)))
-        try:
+        with ExitStack() as stack:
+            # The last one that runs: some families pass by layers, those of cross-attention without pictures.
+            for module in (backbone.model.get_input_embeddings(), *_below(backbone, layers)):
+                handle = module.register_forward_hook(lambda _, args, output: found.append(_hidden(output)))
+                stack.callback(handle.remove)
             run([prefixes[i] for i in missing], [answers[i] for i in missing])
-        finally:
-            handle.remove()
         for row, i in enumerate(missing):
-            prefixes[i].states[keys[i]] = found[0][row, : len(answers[i])].clone()
+            prefixes[i].states[keys[i]] = found[-1][row, : len(answers[i])].clone()
     return pad_sequence([p.states[key] for p, key in zip(prefixes, keys, strict=True)], batch_first=True)
 
 
 @contextmanager
 def started_above(backbone: Backbone, layers: int, states: Tensor) -> Iterator[None]:
-    """Within the block forwards pass by the first `layers` layers; the last one gives out `states [B, T, hidden]`."""
-    modules = backbone.site("residual").modules
-    before, backbone.share = backbone.share, 1 - layers / len(modules)
+    """Within the block forwards pass by the first `layers` layers, each of which gives out `states [B, T, hidden]`."""
+    below = _below(backbone, layers)
+    before, backbone.share = backbone.share, 1 - len(below) / backbone.site("residual").n_layers
     try:
-        for i, module in enumerate(modules[:layers]):
-            module.forward = _passed_by(module, states if i == layers - 1 else None)
+        for module in below:
+            module.forward = _passed_by(states)
         yield
     finally:
         backbone.share = before
-        for module in modules[:layers]:
+        for module in below:
             module.__dict__.pop("forward", None)
 
 
-def _passed_by(module: nn.Module, states: Tensor | None) -> Callable[..., Any]:
+def _below(backbone: Backbone, layers: int) -> list[nn.Module]:
+    """The first `layers` layers."""
+    site = backbone.site("residual")
+    return [module for layer, module in zip(site.layers, site.modules, strict=True) if layer < layers]
+
+
+def _passed_by(states: Tensor) -> Callable[..., Any]:
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return hidden_states if states is None else states.to(hidden_states.device)
+        return states.to(hidden_states.device)
 
     return forward
 

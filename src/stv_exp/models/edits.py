@@ -102,7 +102,7 @@ def inserted(site: Site, insertion: Insertion, positions: Callable[[], Tensor | 
 
         return write
 
-    parts = [(module, insertion.at_layer(layer)) for layer, module in enumerate(site.modules)]
+    parts = [(module, insertion.at_layer(layer)) for layer, module in zip(site.layers, site.modules, strict=True)]
     with _hooks(site, [(module, writer(part)) for module, part in parts if part is not None]):
         yield lambda: written
 
@@ -165,7 +165,8 @@ def unhooked(site: Site, reached: int) -> StvError:
     """The error for a model whose modules do not run as modules."""
     return StvError(
         f"Only {reached} of {site.n_layers} modules at {site.pattern} ran as modules: fused or quantised "
-        "weights that bypass hooks; load the model without them (model.quantization=none, model.attention=eager)."
+        "weights that bypass hooks (load the model without: model.quantization=none, model.attention=eager), or layers "
+        "that only run with a picture (give each prompt one, or use method.site=head)."
     )
 
 

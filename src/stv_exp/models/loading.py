@@ -27,8 +27,9 @@ from stv_exp.methods.choice import Grid
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.dtype import resolve, say
 from stv_exp.models.processors import load_processor, sees_images
-from stv_exp.models.sites import head_count
-from stv_exp.models.sources import model_folder
+from stv_exp.models.sites import find_site, head_count
+from stv_exp.models.sources import OWN, model_folder
+from stv_exp.network import hub_answers
 
 log = logging.getLogger(__name__)
 disable_progress_bar()  # one bar a weight file says nothing that the job's own lines do not
@@ -58,18 +59,33 @@ def load_backbone(config: ModelConfig, accelerator: str = "cpu") -> Backbone:
 def model_grid(config: Config) -> Grid:
     """The locations that a model will have, from its configuration alone: a check before its weights are loaded.
 
-    Raises `StvError` where the configuration cannot be read.
+    Raises `StvError` where the configuration cannot be read, or the model has no such site.
     """
-    model = config.model
-    options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
-    source = model_folder(model.name)
+    model, name = config.model, config.method.site
+    options, source = _options(model), model_folder(model.name)
     try:
         found: Any = AutoConfig.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise StvError(_reason(model, source, error)) from error
-    text = found.get_text_config(decoder=True)
-    heads = head_count(found) if config.method.site == "head" else None
-    return Grid(model.name, config.method.site, text.num_hidden_layers, heads)
+    try:
+        skeleton = _skeleton(found, model.trust_remote_code)
+    except Exception as error:  # code of whoever wrote the model; the scan checks again once the weights are there
+        log.info("%s cannot be built without its weights (%s)", model.name, str(error).split("\n")[0])
+        text = found.get_text_config(decoder=True)
+        return Grid(model.name, name, text.num_hidden_layers, head_count(found) if name == "head" else None)
+    return Grid(model.name, name, *find_site(skeleton, name, model.heads.pattern).grid)
+
+
+def _options(config: ModelConfig) -> dict[str, Any]:
+    """What every part of a model is loaded with; where the hub does not answer, the cache must do."""
+    local = config.name in OWN or Path(config.name).is_dir() or not hub_answers()
+    return {"revision": config.revision, "trust_remote_code": config.trust_remote_code, "local_files_only": local}
+
+
+def _skeleton(config: Any, trust_remote_code: bool) -> nn.Module:
+    """The model without weights: which layers have attention, no configuration of a hybrid says in the same way."""
+    with torch.device("meta"):
+        return _loader(config).from_config(config, trust_remote_code=trust_remote_code)
 
 
 def forget() -> None:
@@ -79,8 +95,7 @@ def forget() -> None:
 
 
 def _load(config: ModelConfig, device: str) -> Backbone:
-    options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    source = model_folder(config.name)
+    options, source = _options(config), model_folder(config.name)
     try:
         model = _load_model(config, source, options)
         processor = load_processor(source, model.config, options)
@@ -88,15 +103,14 @@ def _load(config: ModelConfig, device: str) -> Backbone:
         raise StvError(_reason(config, source, error)) from error
     if config.device_map is None and config.quantization == "none":
         nn.Module.to(model, device)
-    backbone = Backbone(model, processor, config.name, config.chat, config.heads.pattern)
+    backbone = Backbone(model, processor, config.name, config.chat, config.heads.pattern, config.chat_arguments)
     log.info("%s: %s", config.name, backbone.heads)
     return backbone
 
 
 def _load_model(config: ModelConfig, source: Path, options: dict[str, Any]) -> PreTrainedModel:
     architecture = AutoConfig.from_pretrained(source, **options)
-    loader: Any = AutoModelForImageTextToText if sees_images(architecture) else AutoModelForCausalLM
-    return loader.from_pretrained(
+    return _loader(architecture).from_pretrained(
         source,
         dtype=getattr(torch, config.dtype),
         attn_implementation=config.attention,
@@ -105,6 +119,10 @@ def _load_model(config: ModelConfig, source: Path, options: dict[str, Any]) -> P
         quantization_config=_quantization(config),
         **options,
     )
+
+
+def _loader(architecture: Any) -> Any:
+    return AutoModelForImageTextToText if sees_images(architecture) else AutoModelForCausalLM
 
 
 def _quantization(config: ModelConfig) -> BitsAndBytesConfig | None:

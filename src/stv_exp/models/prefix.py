@@ -1,4 +1,4 @@
-"""What all insertions into one prompt share: keys and values of everything before its last token.
+"""What all insertions into one prompt share: keys, values and states of everything before its last token.
 
 An insertion touches the last prompt token only (and answer tokens after it), so these are the same for every
 candidate, step and epoch: computed once a query, vision tower included, and kept within a bound.
@@ -7,7 +7,7 @@ candidate, step and epoch: computed once a query, vision tower included, and kep
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psutil
@@ -18,31 +18,33 @@ from transformers import DynamicCache
 from stv_exp.data.prompts import Prompt
 from stv_exp.errors import StvError
 from stv_exp.models.backbone import Backbone
+from stv_exp.models.caches import Kept, empty_cache, joined, of_row
 from stv_exp.models.edits import only_logits
-
-_BY_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")  # inputs with an entry a token
+from stv_exp.models.families.base import BY_TOKEN, PICTURE_MASKS
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """A prompt up to its last token: per layer keys and values `[Hkv, P, D]`, and the token that follows.
+    """A prompt up to its last token: what each layer keeps of its `length` tokens, and the token that follows.
 
-    `position` is that token's position, which is not P where an image's tokens share positions (M-RoPE). `states` are
-    kept for branches that start above the first layer (see `branches`).
+    `position` is that token's position, which is not the length where an image's tokens share positions (M-RoPE).
+    `seen` are inputs of that token which its branches have too (the pictures that it sees). `states` are kept for
+    branches that start above the first layer (see `branches`).
     """
 
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
+    layers: tuple[Kept, ...]
+    length: int
     last_token: int
     position: int
+    seen: dict[str, Tensor] = field(default_factory=dict, repr=False)
     states: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
-        return self.keys[0].shape[1]
+        return self.length
 
     @property
     def n_bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
+        return sum(t.numel() * t.element_size() for layer in self.layers for t in layer.values())
 
 
 class PrefixCache:
@@ -90,22 +92,29 @@ def _half_of_what_is_free(device: torch.device) -> int:
 
 @torch.no_grad()  # not inference mode: a search by gradient reads what is kept
 def prefill(backbone: Backbone, prompts: Sequence[Prompt]) -> list[Prefix]:
-    """Run all but the last token of each prompt once and keep keys and values."""
+    """Run all but the last token of each prompt once and keep what its layers do."""
     batch = backbone.encode(prompts)
-    positions = backbone.family.positions(batch)
-    ids, mask = batch["input_ids"], batch["attention_mask"]
-    if ids.shape[1] < 2:
+    if batch["input_ids"].shape[1] < 2:
         raise StvError(f"Query {prompts[0].query.id} is one token long; give dataset.template.query a text around it.")
-    before = {name: value[:, :-1] if name in _BY_TOKEN else value for name, value in batch.items()}
-    cache = DynamicCache()
+    found: dict[int, Prefix] = {}
+    for rows, part in backbone.family.parts(batch):
+        found |= zip(rows, _prefill(backbone, part), strict=True)
+    return [found[row] for row in range(len(prompts))]
+
+
+def _prefill(backbone: Backbone, batch: Mapping[str, Tensor]) -> list[Prefix]:
+    family, positions = backbone.family, backbone.family.positions(batch)
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    before = {name: value[:, :-1] if name in BY_TOKEN else value for name, value in batch.items()}
+    cache = empty_cache(backbone.model.config)
     with only_logits(backbone.model, torch.zeros_like(ids[:, :-1], dtype=torch.bool)):
         backbone.forward(before, position_ids=positions[..., :-1], past_key_values=cache, use_cache=True)
-    last = positions[..., -1].reshape(-1, len(prompts))[0].tolist()
+    last = positions[..., -1].reshape(-1, len(ids))[0].tolist()
     prefixes = []
     for row, length in enumerate(mask[:, :-1].sum(1).tolist()):
-        keys = tuple(k[row, :, k.shape[2] - length :].clone() for k, _, _ in cache)
-        values = tuple(v[row, :, v.shape[2] - length :].clone() for _, v, _ in cache)
-        prefixes.append(Prefix(keys, values, int(ids[row, -1]), last[row]))
+        seen = {name: batch[name][row, -1] for name in PICTURE_MASKS if name in batch}
+        layers = of_row(cache, row, length, family.picture_layers)
+        prefixes.append(Prefix(layers, length, int(ids[row, -1]), last[row], seen))
     return prefixes
 
 
@@ -114,15 +123,4 @@ def join(prefixes: Sequence[Prefix], times: int = 1) -> DynamicCache:
 
     The kept tensors are not written to.
     """
-    longest = max(map(len, prefixes))
-
-    def stack(tensors: Sequence[Tensor]) -> Tensor:
-        if len(tensors) == 1:
-            return tensors[0].expand(times, *tensors[0].shape)
-        padded = [torch.nn.functional.pad(t, (0, 0, longest - t.shape[1], 0)) for t in tensors]
-        return torch.stack(padded).repeat_interleave(times, 0)
-
-    layers = range(len(prefixes[0].keys))
-    return DynamicCache(
-        [(stack([p.keys[i] for p in prefixes]), stack([p.values[i] for p in prefixes])) for i in layers]
-    )
+    return joined([prefix.layers for prefix in prefixes], times)

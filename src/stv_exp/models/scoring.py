@@ -3,7 +3,7 @@
 Three ways, fastest first, with equal results:
 - tree: S candidates are S branches of one sequence under a tree mask, each seeing the shared prefix and itself, all
   at the same position; a pre-hook writes candidate s's vectors at its own tokens. No copy, weights read once.
-- repeat: S copies of the shared prefix, for models that take no mask of ours.
+- repeat: S copies of the shared prefix, for models that take no mask of ours or have layers with a state.
 - full: a whole forward a candidate, for models (often remote code) whose cache is not transformers' own.
 """
 
@@ -16,11 +16,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from stv_exp.data.prompts import Prompt
+from stv_exp.errors import StvError
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.branches import shared_layers, shared_states, started_above
+from stv_exp.models.caches import is_recurrent
 from stv_exp.models.edits import Insertion, inserted, only_logits
+from stv_exp.models.families.base import PICTURE_MASKS
 from stv_exp.models.prefix import Prefix, join
 
 Way = Callable[..., Tensor]  # of a backbone, prefixes, answers, an insertion and when it applies
@@ -72,10 +76,13 @@ def tree_inputs(
     backbone: Backbone, prefixes: Sequence[Prefix], answers: Sequence[Tensor], s: int
 ) -> tuple[dict[str, Any], Tensor]:
     """Tokens `[Q, S * N]` and masks of S branches a query, and their positions."""
+    if is_recurrent(backbone.model.config):
+        raise StvError("Branches of one sequence would pass their states on to each other; repeat the prefix.")
     n = max(map(len, answers))
     ids = _branch(prefixes, _targets(answers, n)).repeat(1, s)
     positions = backbone.family.branch_positions(_positions(prefixes, n, backbone.device).repeat(1, s))
-    return {"input_ids": ids, "attention_mask": _tree_masks(backbone, prefixes, s, n)}, positions
+    masks = _tree_masks(backbone, prefixes, s, n)
+    return {"input_ids": ids, "attention_mask": masks, **_seen(prefixes, s * n)}, positions
 
 
 def repeat(
@@ -90,6 +97,7 @@ def repeat(
     real = torch.arange(longest + n, device=device) >= padding
     rows = partial(torch.repeat_interleave, repeats=s, dim=0)
     branch = {"input_ids": rows(_branch(prefixes, targets)), "attention_mask": rows(real.long())}
+    branch |= {name: rows(value) for name, value in _seen(prefixes, n).items()}
     positions = backbone.family.branch_positions(rows(_positions(prefixes, n, device)))
     tokens = torch.arange(1 if when == "prompt" else n, device=device).expand(len(prefixes) * s, -1)
     with inserted(backbone.site(insertion.site), _as_rows(insertion, len(prefixes)), lambda: tokens):
@@ -120,12 +128,26 @@ def full(
 
 
 def _extended(batch: Any, answer: Tensor) -> dict[str, Any]:
-    """Inputs with all but the last answer token behind each row's prompt; they are text, as type 0 says."""
+    """Inputs with all but the last answer token behind each row's prompt; they are text, as type 0 says.
+
+    What the prompt's last token sees beside text, they do too.
+    """
     rows = len(batch["input_ids"])
     more = answer[:-1].expand(rows, -1)
     new = {"input_ids": more, "attention_mask": torch.ones_like(more)}
     types = {name: torch.zeros_like(more) for name in ("token_type_ids", "mm_token_type_ids") if name in batch}
-    return {**batch, **{name: torch.cat([batch[name], value], 1) for name, value in (new | types).items()}}
+    seen = {name: batch[name][:, -1:].expand(-1, more.shape[1], -1, -1) for name in PICTURE_MASKS if name in batch}
+    return {**batch, **{name: torch.cat([batch[name], value], 1) for name, value in (new | types | seen).items()}}
+
+
+def _seen(prefixes: Sequence[Prefix], tokens: int) -> dict[str, Tensor]:
+    """Masks `[Q, T, pictures, tiles]` of what branches see beside text; nothing where no prompt has any."""
+    found: dict[str, Tensor] = {}
+    for name in {name: None for prefix in prefixes for name in prefix.seen}:
+        some = next(prefix.seen[name] for prefix in prefixes if name in prefix.seen)
+        rows = [prefix.seen.get(name, some[:0]) for prefix in prefixes]
+        found[name] = pad_sequence(rows, batch_first=True)[:, None].expand(-1, tokens, -1, -1)
+    return found
 
 
 def _logits(backbone: Backbone, scored: Tensor, branch: Mapping[str, Any], positions: Tensor, cache: Any) -> Tensor:

@@ -11,6 +11,7 @@ from stv_exp.errors import StvError
 from stv_exp.models.smollm2 import smollm2_folder
 
 TESTBED = Path(__file__).parents[1] / "testbed" / "weights"
+OWN = ("testbed", "tiny", "smollm2")  # that need no hub
 _SAMPLE_BYTES = 1 << 20
 _COUNTED = (".safetensors", ".json", ".jinja", ".py", ".model", ".txt")
 

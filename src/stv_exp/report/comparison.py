@@ -26,12 +26,13 @@ def report(
     *,
     metric: str | None = None,
     select: Sequence[str] = (),
+    printed: bool = True,
 ) -> Path:
     """Print the comparison of what is on disk and write it to a folder, which is returned.
 
     `against` is the method that the others are compared with, item by item (default: the best). `metric` scores the
     predictions anew. `select` names settings, each chosen on validation accuracy: only the chosen runs are compared.
-    With either the tables go to a folder of their own; no run is changed. Where the folder cannot be written the tables
+    With either the tables go to a folder of their own; no run is changed. Without `printed` they are only written. Where the folder cannot be written the tables
     are printed all the same. Of two processes the later one reads what the earlier one has left.
     """
     base = outputs / "report" if study is None else Study(outputs, study).folder
@@ -48,7 +49,8 @@ def report(
         for note in loaded.notes:
             print_line(f"note: {note}")
         raise _nothing(outputs, study)
-    page.show()
+    if printed:
+        page.show()
     say_written(page, folder, obstacle)
     return folder
 

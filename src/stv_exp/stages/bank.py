@@ -28,10 +28,12 @@ class ActivationBank(Stage):
 def build_bank(scan: Scan, config: Config) -> Bank:
     """The locations and candidates of `config.method`; raises `StvError` where a choice returns something else."""
     method = Method.of(config)
-    method.check_grid(Grid(config.model.name, scan.site, scan.grid[0], scan.grid[1] if len(scan.grid) > 1 else None))
-    locations = checked_locations(method.where, scan)
+    method.check_grid(Grid(config.model.name, scan.site, *scan.grid))
+    places = checked_locations(method.where, scan)
     source = scan.deltas if config.insertion.mode == "add" else scan.with_demonstrations
-    activations = source.movedim(0, -2)[tuple(locations.unbind(1))].float()  # [K, T, D]
+    activations = source.movedim(0, -2)[tuple(places.unbind(1))].float()  # [K, T, D]
     parts = predict(ActivationBank(method.what), list(activations), config.trainer)
     centroids, sizes = (torch.cat(found) for found in zip(*parts, strict=True))
-    return Bank(locations, centroids, sizes, scan.site, method.where.scores(scan))
+    scores = method.where.scores(scan)
+    ranked = None if scores is None else scan.by_layer(scores)
+    return Bank(scan.numbered(places), centroids, sizes, scan.site, ranked)

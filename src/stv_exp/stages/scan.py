@@ -13,6 +13,8 @@ from stv_exp.data.demonstrations import DemonstrationSampler, Features
 from stv_exp.data.prompts import Prompt, longest_first, make_prompt
 from stv_exp.data.task import Task
 from stv_exp.errors import StvError
+from stv_exp.methods.choice import Grid
+from stv_exp.methods.method import Method
 from stv_exp.models.backbone import Backbone
 from stv_exp.stages.features import demonstration_features
 from stv_exp.stages.trainer import Stage, predict
@@ -34,6 +36,8 @@ class SensitivityScan(Stage):
 
 def scan(backbone: Backbone, task: Task, config: Config) -> Scan:
     """Scan T query-context pairs drawn from the support split in one pass; raises `StvError` on NaN."""
+    site = backbone.site(config.method.site)
+    Method.of(config).check_grid(Grid(backbone.name, site.name, *site.grid))
     pairs = make_pairs(task, config, demonstration_features(backbone, task, config))
     prompts = [prompt for side in zip(*pairs, strict=True) for prompt in side]
     order = longest_first(prompts)
@@ -46,7 +50,7 @@ def scan(backbone: Backbone, task: Task, config: Config) -> Scan:
         )
     demonstrations = [[d.id for d in prompt.demonstrations] for prompt, _ in pairs]
     queries = [prompt.query.id for prompt, _ in pairs]
-    return Scan(with_demonstrations, alone, queries, demonstrations, config.method.site)
+    return Scan(with_demonstrations, alone, queries, demonstrations, site.name, list(site.layers))
 
 
 def make_pairs(task: Task, config: Config, features: Features | None = None) -> list[tuple[Prompt, Prompt]]:

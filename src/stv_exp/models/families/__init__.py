@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from stv_exp.models.caches import is_recurrent
 from stv_exp.models.families.base import Family
 from stv_exp.models.families.gemma3 import Gemma3
 from stv_exp.models.families.idefics import Idefics
 from stv_exp.models.families.internvl import InternVL
+from stv_exp.models.families.mllama import Mllama
 from stv_exp.models.families.qwen_vl import QwenVL
+from stv_exp.models.families.recurrent import Lfm2, Recurrent
 
 _BY_TYPE: dict[str, type[Family]] = {
     "idefics2": Idefics,
@@ -19,9 +22,13 @@ _BY_TYPE: dict[str, type[Family]] = {
     "qwen3_vl": QwenVL,
     "internvl": InternVL,
     "gemma3": Gemma3,
+    "mllama": Mllama,
+    "lfm2": Lfm2,
+    "qwen3_next": Family,  # padding is zero to its projections, which have no bias
 }
 
 
 def family_of(model: Any) -> Family:
     """The quirks of a model; most have none but the `Family` defaults."""
-    return _BY_TYPE.get(model.config.model_type, Family)(model)
+    other = Recurrent if is_recurrent(model.config) else Family
+    return _BY_TYPE.get(model.config.model_type, other)(model)
