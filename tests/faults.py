@@ -91,7 +91,7 @@ def at_operation(n: int, strike: Callable[[str], None], again: bool = False) -> 
     """`strike` at the n-th change below `outputs/` (from 0), or with `again` at every one from there on."""
 
     def prepare() -> None:
-        root, count = os.path.abspath("outputs"), [-1]
+        root, count = str(Path("outputs").absolute()), [-1]
 
         def hook(event: str, arguments: tuple[object, ...]) -> None:
             if _changes(event, arguments, root):
@@ -110,7 +110,7 @@ def operations(folder: Path, words: list[str]) -> int:
     counted.touch()
 
     def count(event: str) -> None:
-        with open(counted, "a") as file:
+        with counted.open("a") as file:
             file.write("x")
 
     assert run(folder, words, at_operation(0, count, again=True)).code == 0
@@ -156,23 +156,31 @@ def as_nobody() -> None:
         os.setuid(NOBODY)
 
 
+def differences(folder: Path, other: Path) -> list[str]:
+    """What runs below two folders have found that is not the same, times and memory aside."""
+    mine, its = results(folder), results(other)
+    keys = sorted({*mine, *its})
+    return [
+        f"{key}: {mine.get(key)!r:.200} is not {its.get(key)!r:.200}" for key in keys if mine.get(key) != its.get(key)
+    ]
+
+
 def results(folder: Path) -> dict[str, object]:
-    """What the runs below a folder have found, with nothing that differs from time to time."""
+    """What the runs below a folder have found, by run and key."""
     found: dict[str, object] = {}
     for run_folder in sorted(p for p in (folder / "outputs/runs").iterdir() if p.is_dir()):
-        state = json.loads((run_folder / "status.json").read_text())["state"]
+        name, status = run_folder.name, json.loads((run_folder / "status.json").read_text())
         metrics = json.loads((run_folder / "metrics.json").read_text())
-        kept = {
-            k: v for k, v in metrics.items() if "seconds" not in k and k not in ("peak_memory_bytes", "diagnostics")
-        }
-        vector = (run_folder / "task_vector.safetensors").read_bytes()
-        found[run_folder.name] = (state, kept, (run_folder / "predictions.jsonl").read_text(), vector)
+        kept = {k: v for k, v in metrics.items() if "seconds" not in k and k != "peak_memory_bytes"}
+        found |= {f"{name} state": status["state"]} | {f"{name} {key}": value for key, value in kept.items()}
+        for file in ("task_vector.safetensors", "predictions.jsonl"):
+            found[f"{name} {file}"] = (run_folder / file).read_bytes()
     return found
 
 
 def leftovers(folder: Path) -> list[str]:
     """Temporary files and folders below `outputs/`."""
-    names = (str(p) for p in (folder / "outputs").rglob(".*") if not p.name.endswith(".lock"))
+    names = (str(p) for p in (folder / "outputs").rglob(".*") if p.suffix not in (".lock", ".holder"))
     return sorted(names)
 
 
@@ -182,4 +190,4 @@ def _changes(event: str, arguments: tuple[object, ...], root: str) -> bool:
         wanted = isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
     else:
         path, wanted = arguments[0] if arguments else None, event in CHANGES
-    return wanted and isinstance(path, str | os.PathLike) and os.path.abspath(path).startswith(root)
+    return wanted and isinstance(path, str | os.PathLike) and str(Path(path).absolute()).startswith(root)

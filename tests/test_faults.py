@@ -74,8 +74,8 @@ def _repaired(folder: Path, words: list[str], expected: Path) -> str:
     again = faults.run(folder, words)
     if again.code or "Traceback" in again.text:
         return f"the same command fails after it: {again.code} {again.text[-2000:]}"
-    if faults.results(folder) != faults.results(expected):
-        return "the same command ends with another result"
+    if other := faults.differences(folder, expected):
+        return f"the same command ends with another result: {other}"
     if left := faults.leftovers(folder):
         return f"left behind: {left}"
     shutil.rmtree(folder)
@@ -180,7 +180,7 @@ def test_sweeps_of_one_study_at_once_end_with_one_complete_table(folders, swept)
     waiting = [faults.start(folder, ["-m", *RUN, f"method.m={m}", "seed=0,1"]) for m in ("1,2", "2,1", "1", "2")]
     ended = [wait() for wait in waiting]
     assert [e.code for e in ended] == [0] * 4, "\n".join(e.text for e in ended)
-    assert faults.results(folder) == faults.results(expected)
+    assert not faults.differences(folder, expected)
     table = (folder / "outputs/sweeps/smoke/runs.csv").read_text().splitlines()
     assert len(table) == 1 + 4
     assert not faults.leftovers(folder)

@@ -125,7 +125,7 @@ def _join_study(config: Config, sweeping: bool) -> None:
         if config.study_fresh and study not in _joined:
             study.clear()
         _joined.add(study)
-        if study.add(run.signature) or sweeping or run.metrics is None:
+        if study.add(run.signature) or sweeping or run.metrics is None or not study.shows(run.folder):
             _outdated[study] = sweeping
     except OSError as error:
         log.warning("The study %s cannot be written (%s)", study.folder, error.strerror)

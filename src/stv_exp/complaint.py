@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -158,11 +159,9 @@ def _in_disguise(text: str) -> str | None:
     """The same for what libraries in other languages raise: safetensors, torch, and Hydra for its groups."""
     if "Config group override must be" in text:
         return f"A group ({', '.join(_GROUPS)}) takes the name of one of its files, not a number; see --help."
-    if "os error 28" in text or "No space left" in text or "failed writing file" in text:
-        return _advice(_REMEDIES[errno.ENOSPC])
-    if "os error 30" in text or "os error 13" in text:
-        return _advice(_REMEDIES[errno.EROFS])
-    return None
+    if (found := re.search(r"\(os error (\d+)\)", text)) and (remedy := _REMEDIES.get(int(found[1]))):
+        return _advice(remedy)
+    return _advice(_REMEDIES[errno.ENOSPC]) if "failed writing file" in text else None
 
 
 def _advice(what: str) -> str:

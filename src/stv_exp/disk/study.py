@@ -32,6 +32,11 @@ class Study:
         entry.touch()
         return True
 
+    def shows(self, run: Path) -> bool:
+        """Whether the tables were written after the end of a run."""
+        table, status = self.folder / "runs.csv", run / "status.json"
+        return table.is_file() and status.is_file() and table.stat().st_mtime >= status.stat().st_mtime
+
     def clear(self) -> None:
         """Start over: the runs themselves stay."""
         with locked(self.folder):

@@ -32,8 +32,8 @@ def report(
 
     `against` is the method that the others are compared with, item by item (default: the best). `metric` scores the
     predictions anew. `select` names settings, each chosen on validation accuracy: only the chosen runs are compared.
-    With either the tables go to a folder of their own; no run is changed. Without `printed` they are only written. Where the folder cannot be written the tables
-    are printed all the same. Of two processes the later one reads what the earlier one has left.
+    With either the tables go to a folder of their own; no run is changed. Without `printed` they are only written;
+    where that cannot be, they are only printed. Of two processes the later one reads what the earlier one has left.
     """
     base = outputs / "report" if study is None else Study(outputs, study).folder
     entries(outputs)  # which complains of a folder that cannot be read
