@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from stv_exp.config import DatasetConfig
-from stv_exp.data.files import known_split
+from stv_exp.data.files import expanded, is_folder, known_split
 from stv_exp.data.images import cache, open_image, readable
 from stv_exp.data.task import Example, Task, most_frequent_first
 from stv_exp.errors import StvError
@@ -63,14 +62,14 @@ def load(config: DatasetConfig) -> Task:
 def _splits(config: DatasetConfig) -> dict[str, Dataset]:
     """Every split by name, opened and not read."""
     datasets = _package()
-    folder = Path(config.root).expanduser()
-    if not config.root or (not folder.is_dir() and (folder.exists() or config.root.startswith((".", "/", "~")))):
+    folder = expanded(config.root)
+    if not config.root or (not is_folder(folder) and (folder.exists() or config.root.startswith((".", "/", "~")))):
         raise StvError(f"dataset.root={config.root!r} is no folder and no hub id; set it to one of the two.")
     with _explained(config):
         if any((folder / name).is_file() for name in _SAVED):
             found = datasets.load_from_disk(str(folder))
         else:
-            root = str(folder) if folder.is_dir() else config.root
+            root = str(folder) if is_folder(folder) else config.root
             subset = None if config.task == "default" else config.task
             found = datasets.load_dataset(root, subset, streaming=config.streaming)
     return found if isinstance(found, dict) else {str(found.split or "train"): found}
@@ -213,7 +212,7 @@ def _decoded(value: Any, name: str, root: str) -> Image.Image:
     if not content:
         raise StvError(f"Image {name} is empty; remove the row or set dataset.skip_broken=true.")
     if isinstance(content, str) and "://" not in content:
-        return open_image(str(Path(root).expanduser() / content))
+        return open_image(str(expanded(root) / content))
     source: Any = BytesIO(_fetched(content, name) if isinstance(content, str) else content)
     try:
         return open_image(source)

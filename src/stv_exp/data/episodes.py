@@ -17,7 +17,7 @@ from typing import TypeVar
 from PIL import Image
 
 from stv_exp.config import DatasetConfig, EpisodeConfig
-from stv_exp.data.files import read_json, root_folder, subset
+from stv_exp.data.files import expanded, read_json, root_folder, subset
 from stv_exp.data.images import picture, readable
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
@@ -197,7 +197,7 @@ def _published(config: DatasetConfig) -> list[tuple[Example, ...]]:
 
 def _annotations(config: DatasetConfig, split: str) -> Path:
     """The one file for a split: `train.json`, or `flower_train.json` as MTV calls it."""
-    folder = Path(config.episode.annotations).expanduser()
+    folder = expanded(config.episode.annotations)
     found = sorted(folder.glob(f"*{split}.json"))
     if len(found) != 1:
         raise StvError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -38,13 +39,23 @@ def required(root: str, paths: dict[str, str], dataset: str) -> dict[str, Path]:
 
 def root_folder(root: str, paths: Iterable[str], dataset: str) -> Path:
     """`dataset.root` as a folder; raises `StvError` with the `paths` that go below it where it is empty or none."""
-    folder = Path(root).expanduser()
-    if root and folder.is_dir():
+    folder = expanded(root)
+    if root and is_folder(folder):
         return folder
     wrong = f"dataset.root={root} is no folder" if root else "dataset.root is not set"
     raise StvError(
         f"{wrong}, and dataset={dataset} needs {_listed(list(dict.fromkeys(paths)))} below it; {_advice(dataset)}"
     )
+
+
+def expanded(path: str) -> Path:
+    """`path` with the home that `~` or `~user` stands for; as it is where there is no such user."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib's raises)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; also a path that no system could hold is none."""
+    return os.path.isdir(path)  # noqa: PTH112 (pathlib's raises where the path is too long)
 
 
 def known_split(split: str, there: Iterable[str], config: DatasetConfig) -> str:

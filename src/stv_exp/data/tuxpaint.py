@@ -15,13 +15,13 @@ from itertools import chain
 from pathlib import Path
 
 from stv_exp.config import DatasetConfig
-from stv_exp.data.files import read_lines
+from stv_exp.data.files import expanded, read_lines
 from stv_exp.data.images import picture, readable
+from stv_exp.data.installed import INSTALLED
 from stv_exp.data.languages import GENERIC_QUESTION, shape_tasks
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 
-INSTALLED = "/usr/share/tuxpaint/stamps"  # by the package, on Debian and its kin
 QUESTIONS = {
     "name": "What is this?",
     "name-french": "What is this in French?",
@@ -50,7 +50,7 @@ def load(config: DatasetConfig) -> Task:
     """
     if config.task not in QUESTIONS:
         raise StvError(f"dataset.task={config.task!r} is unknown; choose one of {', '.join(QUESTIONS)}.")
-    root = Path(config.root or INSTALLED).expanduser()
+    root = expanded(config.root or INSTALLED)
     examples, labels = _TASKS[config.task](stamps(root))
     question = QUESTIONS[config.task] if config.explicit_question else GENERIC_QUESTION
     usable = readable(
