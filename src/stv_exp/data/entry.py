@@ -64,9 +64,15 @@ class Entry:
     def answers(self, key: str) -> list[str]:
         """Texts or numbers, one or a list of them, also as objects with an `answer`; one at least is not blank."""
         value = self._value(key)
-        answers = [self._answer(answer, key) for answer in (value if isinstance(value, list) else [value])]
-        if not any(answer.strip() for answer in answers):
+        answers = value if isinstance(value, list) else [value]
+        try:
+            together = "".join(answers)  # most are texts: one look at all ten, as there may be a million
+        except TypeError:
+            answers = [self._answer(answer, key) for answer in answers]
+            together = "".join(answers)
+        if not together.strip():
             raise self.wrong(key, "which holds no answer")
+        self._whole(together, key)
         return answers
 
     def wrong(self, key: str, complaint: str) -> StvError:
@@ -82,7 +88,7 @@ class Entry:
         if isinstance(answer, dict):
             answer = answer.get("answer")
         if isinstance(answer, str):
-            return self._whole(answer, key)
+            return answer
         if isinstance(answer, bool) or not isinstance(answer, int | float) or not math.isfinite(answer):
             raise self.wrong(key, "which is no text, number or list of them")
         return str(answer)
@@ -102,9 +108,8 @@ def leaves(path: str) -> str:
     """What is wrong with a path from a file, which is to lie below its folder; links that a user made may lead out."""
     if "\0" in path:
         return "which is no path"
-    if os.path.isabs(path) or Path(os.path.normpath(path)).parts[0] == os.pardir:  # noqa: PTH117 (a text)
-        return "which leaves its folder"
-    return ""
+    up = os.pardir in path and Path(os.path.normpath(path)).parts[0] == os.pardir
+    return "which leaves its folder" if up or os.path.isabs(path) else ""  # noqa: PTH117 (a text)
 
 
 def words_alone(entry: dict[str, Any]) -> Any:
