@@ -227,13 +227,13 @@ def _decoded(value: Any, name: str, root: str) -> Image.Image:
         raise StvError(f"Image {name} is empty; remove the row or set dataset.skip_broken=true.")
     if not isinstance(content, str | bytes):
         raise StvError(f"Image {name} is {reprlib.repr(content)}, which is no picture, bytes or path; {ADVICE}.")
-    if isinstance(content, str) and "://" not in content:
-        return open_image(_below(content, name, root))
-    source = BytesIO(_fetched(content, name) if isinstance(content, str) else content)
+    source: Any = _below(content, name, root) if isinstance(content, str) and "://" not in content else None
+    if source is None:
+        source = BytesIO(_fetched(content, name) if isinstance(content, str) else content)
     try:
         return open_image(source)
     except StvError as error:
-        raise StvError(str(error).replace(str(source), name)) from error
+        raise StvError(str(error).replace(f"Image {source}", f"Image {name}", 1)) from error
 
 
 def _below(path: str, name: str, root: str) -> str:

@@ -42,7 +42,7 @@ def _pictures(config: DatasetConfig, split: str) -> list[Example]:
         if complaint := leaves(image):
             raise StvError(f"{files['images']} has {image!r} as picture {key}, {complaint}; {ADVICE}.")
         found = {table: _found(tables[table], key, files[table]) for table in ("labels", "splits")}
-        label = _found(tables["classes"], found["labels"], files["classes"], f"class of picture {key}")
+        label = _found(tables["classes"], found["labels"], files["classes"], f"the class of picture {key},")
         return found["splits"], picture_example(image, files["pictures"] / image, _bird(label), config)
 
     made = sound(tables["images"], make, lambda result: result[1].id, files["images"], config)
