@@ -33,12 +33,16 @@ class Example:
 
     def check(self, name: str) -> None:
         """Raise `StvError` where a loader has made anything but texts, or texts that no file can hold."""
-        for part, texts in (("id", (self.id,)), ("question", (self.question,)), ("answers", self.answers)):
-            if not (isinstance(texts, tuple | list) and texts and all(isinstance(text, str) for text in texts)):
-                raise StvError(
-                    f"Example {self.id!r} of {name} has {reprlib.repr(texts)} as its {part}; a loader gives texts."
-                )
-            if broken("".join(texts)):
+        parts = {"id": (self.id,), "question": (self.question,), "answers": self.answers}
+        for part, texts in parts.items():
+            try:
+                together = "".join(texts)
+            except TypeError:
+                together = None
+            if isinstance(texts, str) or not texts or together is None:
+                found = f"{reprlib.repr(texts)} as its {part}"
+                raise StvError(f"Example {self.id!r} of {name} has {found}; a loader gives texts.")
+            if broken(together):
                 raise StvError(f"Example {self.id!r} of {name} has half of a character in its {part}; correct it.")
 
 
