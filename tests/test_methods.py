@@ -417,12 +417,6 @@ def test_a_run_hands_its_edit_on_to_its_vector(config):
     assert torch.equal(vector.weights, torch.full((5,), 0.5))
 
 
-@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
-def test_a_weight_that_is_no_number_is_refused(config, weight):
-    with pytest.raises(StvError, match=r"insertion\.weight=.* is no weight"):
-        Method.of(replace(config, insertion=InsertionConfig(weight=weight))).check()
-
-
 def test_a_budget_counts_the_tokens_that_are_rewarded(backbone, task, config):
     """Answers of two tokens, of which the first alone is rewarded: twice as many steps."""
     template = replace(config.dataset.template, answer=" {answer} {answer}")

@@ -122,10 +122,14 @@ def test_a_bad_line_ends_in_one_sentence_before_anything_runs(tmp_path):
     assert not list(tmp_path.rglob("runs"))
 
 
-def test_a_variant_that_does_not_compose_is_found_before_the_first_job(tmp_path):
-    done = stv_exp("-m", "+experiment=smoke", "hydra.sweeper.variants=['method=stv','method=svt']", cwd=tmp_path)
-    assert done.returncode == 1 and "Error: method=svt is unknown; choose one of" in done.stderr
-    assert not list(tmp_path.rglob("runs"))
+def test_a_variant_that_does_not_compose_is_refused_and_the_others_run_unless_that_is_unwanted(tmp_path):
+    words = ["-m", "+experiment=smoke", "tracker=none", "hydra.sweeper.variants=['method=zero_shot','method=svt']"]
+    done = stv_exp(*words, "fail_fast=true", cwd=tmp_path)
+    assert done.returncode == 1 and "method=svt is unknown; choose one of" in done.stderr
+    assert not list(tmp_path.rglob("status.json"))
+    done = stv_exp(*words, cwd=tmp_path)
+    assert done.returncode == 1 and "method=svt is unknown; choose one of" in done.stderr
+    assert len(list(tmp_path.rglob("metrics.json"))) == 1
 
 
 def test_an_experiment_of_two_variants_ends_in_their_table(tmp_path):
@@ -143,7 +147,6 @@ def test_an_experiment_of_two_variants_ends_in_their_table(tmp_path):
     assert "Launching 6 jobs" in done.stdout
     assert all(label in done.stdout for label in ("zero_shot", "few_shot shots=1", "few_shot shots=2"))
     assert (tmp_path / "outputs/sweeps/two/table.md").is_file()
-    assert (tmp_path / "outputs/sweeps/two/multirun.yaml").is_file()
 
 
 def test_hydras_own_sweeper_is_still_a_choice(tmp_path):

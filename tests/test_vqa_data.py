@@ -168,23 +168,33 @@ def test_duplicate_ids_are_refused_by_file_and_id(name, tmp_path):
 def test_empty_answers_are_refused_by_file_and_id(name, answers, tmp_path):
     root = BUILDERS[name](tmp_path, 8)
     edit(root / ANNOTATIONS[name], lambda rows: rows[5].update(answers=answers))
-    with pytest.raises(StvError, match=r"train.*json has no text as an answer to .*5"):
+    with pytest.raises(StvError, match=r"Entry 6 of .*train.*json has .* under 'answers', which holds no answer"):
         load(name, root, support=2)
 
 
 @pytest.mark.parametrize("answer", [None, "", []])
-def test_a_converted_line_without_an_answer_is_refused_by_file_and_id(answer, tmp_path):
+def test_a_converted_line_without_an_answer_is_refused_by_file_and_line(answer, tmp_path):
     path = official_vqa.vqa_jsonl(tmp_path, 8) / "val.jsonl"
     *lines, last = path.read_text().splitlines()
     path.write_text("\n".join([*lines, json.dumps(json.loads(last) | {"answer": answer})]))
-    with pytest.raises(StvError, match=r"val\.jsonl has no text as an answer to 1007"):
+    with pytest.raises(StvError, match=r"Line 8 of .*val\.jsonl has .* under 'answer', which "):
         load("vqa_jsonl", tmp_path)
 
 
-def test_questions_without_annotations_are_refused_by_id(tmp_path):
-    edit(official_vqa.okvqa(tmp_path, 8) / ANNOTATIONS["okvqa"], lambda rows: rows.pop(2))
-    with pytest.raises(StvError, match=r"has 8 questions and .* 7 annotations, and question 1002"):
-        load("okvqa", tmp_path)
+@pytest.mark.parametrize(
+    ("file", "complaint"),
+    [
+        (
+            ANNOTATIONS["okvqa"],
+            r"Entry 3 of .*questions\.json is question 1002, which .*annotations\.json does not answer",
+        ),
+        ("OpenEnded_mscoco_train2014_questions.json", r"annotations\.json answers question 1002, which .* lacks"),
+    ],
+)
+def test_questions_without_annotations_and_the_reverse_are_refused_by_id(file, complaint, tmp_path):
+    edit(official_vqa.okvqa(tmp_path, 8) / file, lambda rows: rows.pop(2))
+    with pytest.raises(StvError, match=complaint):
+        load("okvqa", tmp_path, support=7)
 
 
 def test_an_entry_without_a_field_is_refused_by_number_and_field(tmp_path):
@@ -208,13 +218,20 @@ def test_malformed_annotations_are_refused_by_file_and_line(content, complaint, 
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
-    [(b'{"a": 1}\n{"a"\n', "no JSON at line 2"), (b"1\n\n2\n", "a blank line 2"), (b"\n", "is empty")],
+    ("line", "complaint"),
+    [
+        (b'{"a"', "no JSON at line 2"),
+        (b" ", "a blank line 2"),
+        (b'"\xff"', "no UTF-8 text at line 2"),
+        (None, "is empty"),
+    ],
 )
-def test_malformed_lines_are_refused_by_number(content, complaint, tmp_path):
-    (tmp_path / "x.jsonl").write_bytes(content)
+def test_malformed_lines_are_refused_by_number(line, complaint, tmp_path):
+    path = official_vqa.vqa_jsonl(tmp_path, 8) / "train.jsonl"
+    first, _, *rest = path.read_bytes().splitlines()
+    path.write_bytes(b"\n\n" if line is None else b"\n".join([first, line, *rest]))
     with pytest.raises(StvError, match=complaint):
-        files.read_json_lines(tmp_path / "x.jsonl")
+        load("vqa_jsonl", tmp_path)
 
 
 def test_lines_end_as_any_system_ends_them_and_start_without_a_mark(tmp_path):

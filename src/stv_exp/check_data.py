@@ -14,8 +14,9 @@ from rich.progress import track
 from rich.table import Table
 
 from stv_exp.config import Config
+from stv_exp.data.broken import listed
 from stv_exp.data.task import Example, Task
-from stv_exp.errors import StvError
+from stv_exp.errors import StvError, printable
 from stv_exp.pipeline import load_task
 from stv_exp.report.sheet import image_sheet
 
@@ -40,22 +41,43 @@ class Contents:
 def check_data(config: Config) -> Path:
     """Print counts and answers of `config.dataset` and write its image sheet, whose path is returned.
 
-    Every picture of the two splits is decoded once. Raises `StvError` where the dataset cannot be loaded, with what to
-    download, and after the tables where pictures are missing or corrupt.
+    Every picture of the two splits is decoded once, and whatever is broken is listed, not the first alone. Raises
+    `StvError` where the dataset cannot be loaded, with what to download, and after the list.
     """
-    task = load_task(config)
-    splits = [_contents("support", task.support), _contents("eval", task.evaluation)]
     # Answers and file names are shown as they are, also where they look like rich's markup.
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False, highlight=False)
+    with listed() as broken:
+        try:
+            task = load_task(config)
+        except StvError:  # so many are broken that too few are left, or a file is as a whole
+            _list(console, broken)
+            raise
+    splits = [_contents("support", task.support), _contents("eval", task.evaluation)]
     console.print(_counts(task, splits))
     console.print(_answers(task))
     path = _sheet_path(config)
     if shown := [example for split in splits for example in split.whole[:SHOWN]]:
         image_sheet(shown).save(path)
-        console.print(f"Written to {path}: the first examples of both splits", soft_wrap=True)
-    _refuse_broken(task.name, splits)
-    console.print("Nothing is missing.")
+        _say(console, f"Written to {path}: the first examples of both splits")
+    total = len(broken) + sum(len(split.examples) for split in splits)
+    broken += [sentence for split in splits for sentence in split.broken]
+    _list(console, broken)
+    if broken and not config.dataset.skip_broken:
+        raise StvError(
+            f"{len(broken)} of {total} examples of {task.name} are broken, the first because: "
+            f"{broken[0].rstrip('.')}; correct what is listed or set dataset.skip_broken=true."
+        )
+    _say(console, f"{len(broken)} broken examples are left out." if broken else "Nothing is missing.")
     return path
+
+
+def _list(console: Console, sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        _say(console, f"- {sentence}")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(printable(text), soft_wrap=True)
 
 
 def _contents(split: str, examples: tuple[Example, ...]) -> Contents:
@@ -66,7 +88,7 @@ def _contents(split: str, examples: tuple[Example, ...]) -> Contents:
     title, console = f"Opening the pictures of {split}", Console(stderr=True)
     for example in track(examples, title, console=console, transient=True, disable=silent):
         try:
-            sizes += [load().size for load in example.images]
+            sizes += [image.size for image in example.pictures]
             whole.append(example)
         except StvError as error:
             broken.append(str(error))
@@ -74,7 +96,7 @@ def _contents(split: str, examples: tuple[Example, ...]) -> Contents:
 
 
 def _counts(task: Task, splits: Sequence[Contents]) -> Table:
-    table = Table(title=task.name)
+    table = Table(title=printable(task.name))
     for header in ("split", "examples", "pictures", "sizes (pixels)", "broken", "different answers"):
         table.add_column(header, justify="left" if header == "split" else "right")
     for split in splits:
@@ -101,7 +123,7 @@ def _answers(task: Task) -> Table:
     for split in ("support", "eval"):
         table.add_column(split, justify="right")
     for answer, _ in sum(found, Counter()).most_common(TOP):
-        table.add_row(answer, *(f"{count[answer]} ({count[answer] / count.total():.0%})" for count in found))
+        table.add_row(printable(answer), *(f"{count[answer]} ({count[answer] / count.total():.0%})" for count in found))
     return table
 
 
@@ -109,13 +131,3 @@ def _sheet_path(config: Config) -> Path:
     folder = Path(config.outputs, "check_data")
     folder.mkdir(parents=True, exist_ok=True)
     return folder / (re.sub(r"[^\w.-]+", "-", f"{config.dataset.name}-{config.dataset.task}") + ".png")
-
-
-def _refuse_broken(name: str, splits: Sequence[Contents]) -> None:
-    broken = [sentence for split in splits for sentence in split.broken]
-    if broken:
-        total = sum(len(split.examples) for split in splits)
-        raise StvError(
-            f"{len(broken)} of {total} examples of {name} have broken pictures, the first because: "
-            f"{broken[0].rstrip('.')}; or set dataset.skip_broken=true."
-        )

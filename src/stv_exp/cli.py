@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from stv_exp import interruption
+from stv_exp.check_config import LIMITS
 from stv_exp.complaint import complaint
 from stv_exp.compose import check_given, config_folder, schema, to_config
 from stv_exp.config import Config
@@ -77,6 +78,11 @@ def _signature(*, _root_: DictConfig) -> str:
     return signatures(to_config(_root_)).run
 
 
+def _limits() -> str:
+    """Resolver for `--help`: what settings may be."""
+    return "\n".join(["What settings may be:", *(f"  {key:<32}{limit}" for key, limit in LIMITS.items())])
+
+
 def _parts() -> str:
     """Resolver for `--help`: the choices that a method is made of, from their registry."""
     lines = ["A method is made of three choices; each may also be the dotted path of a class of your own:"]
@@ -87,6 +93,7 @@ def _parts() -> str:
 
 OmegaConf.register_new_resolver("signature", _signature, replace=True)
 OmegaConf.register_new_resolver("expanded", lambda path: str(Path(path).expanduser()), replace=True)
+OmegaConf.register_new_resolver("limits", _limits, replace=True)
 OmegaConf.register_new_resolver("method_parts", _parts, replace=True)
 ConfigStore.instance().store(name="schema", node=schema())
 register()

@@ -1,7 +1,7 @@
 """What a result depends on: one signature a stage, made of its settings, its inputs and its code's version.
 
-Devices, batch size, trackers and paths are left out on purpose: they do not change a result. `dataset.root` is the
-exception: another folder may hold other data. A setting that no choice of a method reads is left out too, so that
+Devices, batch size, trackers and paths are left out on purpose: they do not change a result. A model or a dataset in a
+folder is what its files hold, wherever they lie. A setting that no choice of a method reads is left out too, so that
 sweeps share whatever they can.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stv_exp.config import Config, setting
+from stv_exp.data.fingerprint import sources
 from stv_exp.methods.method import SCAN, Method
 from stv_exp.models.sources import fingerprint
 
@@ -37,7 +38,9 @@ def signatures(config: Config) -> Signatures:
         return Signatures(_sign("run", settings(config), config.seed))
     data = asdict(config.dataset)
     judged = {key: data.pop(key) for key in ("eval", "eval_split", "max_new_tokens", "metric")}
-    origin = {"model": {**_model(config), "name": fingerprint(config.model.name)}, "data": data}
+    read = sources(config.dataset, config.outputs)
+    data["root"], data["episode"]["annotations"] = read.pop("root"), read.pop("annotations")
+    origin = {"model": {**_model(config), "name": fingerprint(config.model.name)}, "data": {**data, **read}}
     method = Method.of(config)
     judgement = [origin, judged, config.method.name, _values(config, method.prompting()), config.seed]
     if not method.inserts:
@@ -61,10 +64,11 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def origin(config: Config) -> dict[str, Any]:
-    """What tells results apart that have the same settings: the code's versions and the checkpoint behind its name."""
+    """What tells results apart that have the same settings: the code's versions, and the files behind the names."""
     if config.job != "run":
         return {"code": VERSIONS}
-    return {"code": VERSIONS, "model": fingerprint(config.model.name)}
+    data = _sign("data", sources(config.dataset, config.outputs))
+    return {"code": VERSIONS, "model": fingerprint(config.model.name), "data": data}
 
 
 def _model(config: Config) -> dict[str, Any]:

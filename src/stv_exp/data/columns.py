@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 import random
+import reprlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,13 +17,16 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from stv_exp.config import DatasetConfig
-from stv_exp.data.files import known_split
+from stv_exp.data.broken import sound
+from stv_exp.data.entry import ADVICE, Entry, leaves
+from stv_exp.data.files import expanded, is_folder, known_split
 from stv_exp.data.images import cache, open_image, readable
 from stv_exp.data.task import Example, Task, most_frequent_first
 from stv_exp.errors import StvError
@@ -54,7 +60,9 @@ def load(config: DatasetConfig) -> Task:
         known_split(split, splits, config)
     labels = _labels(splits[config.support_split], config)
     support, evaluation = (
-        readable([_example(row, labels, config) for row in rows], config.skip_broken)
+        readable(
+            sound(rows, partial(_example, labels, config), attrgetter("id"), config.root, config), config.skip_broken
+        )
         for rows in _chosen(splits, config)
     )
     return Task(f"{config.name}/{config.task}", support, evaluation, labels)
@@ -63,14 +71,16 @@ def load(config: DatasetConfig) -> Task:
 def _splits(config: DatasetConfig) -> dict[str, Dataset]:
     """Every split by name, opened and not read."""
     datasets = _package()
-    folder = Path(config.root).expanduser()
-    if not config.root or (not folder.is_dir() and (folder.exists() or config.root.startswith((".", "/", "~")))):
+    folder = expanded(config.root)
+    if not config.root or (not is_folder(folder) and (folder.exists() or config.root.startswith((".", "/", "~")))):
         raise StvError(f"dataset.root={config.root!r} is no folder and no hub id; set it to one of the two.")
     with _explained(config):
         if any((folder / name).is_file() for name in _SAVED):
             found = datasets.load_from_disk(str(folder))
+            # A format that was saved with it would turn texts into arrays and hide columns.
+            found = found.with_format(None)
         else:
-            root = str(folder) if folder.is_dir() else config.root
+            root = str(folder) if is_folder(folder) else config.root
             subset = None if config.task == "default" else config.task
             found = datasets.load_dataset(root, subset, streaming=config.streaming)
     return found if isinstance(found, dict) else {str(found.split or "train"): found}
@@ -107,7 +117,8 @@ def _draw(dataset: Dataset, split: str, n: int, config: DatasetConfig, last: boo
     random.Random(0).shuffle(indices)
     indices = (indices[::-1] if last else indices)[:n]
     names = [name for name in (config.fields.question, config.fields.answer) if name]
-    columns = dataset.select_columns(names).select(indices)[:]
+    with _explained(config):
+        columns = dataset.select_columns(names).select(indices)[:]
     undecoded, schema = dataset.with_format("arrow"), dataset.features.arrow_schema
     single = frozenset(name for name in _image_columns(config) if not hasattr(schema.field(name).type, "value_type"))
     texts = ({name: columns[name][i] for name in names} for i in range(n))
@@ -160,9 +171,9 @@ def _labels(dataset: Dataset, config: DatasetConfig) -> tuple[str, ...]:
     return tuple(config.fields.labels or names or ())
 
 
-def _example(row: Row, labels: tuple[str, ...], config: DatasetConfig) -> Example:
+def _example(labels: tuple[str, ...], config: DatasetConfig, row: Row) -> Example:
     column = config.fields.question
-    question = str(row.text[column] or "") if column else ""
+    question = Entry(f"Row {row.id} of {config.root}", row.text).text(column) if column else ""
     return Example(row.id, tuple(_pictures(row, config)), question, _answers(row, labels, config))
 
 
@@ -179,7 +190,7 @@ def _answer(value: Any, row: Row, labels: tuple[str, ...], config: DatasetConfig
     if value is None or isinstance(value, str):
         return (value or "").strip()
     where = f"Row {row.id} of {config.root} has {value!r} in column {config.fields.answer!r}"
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float) or not math.isfinite(value):
         raise StvError(f"{where}, which is no text, number or list of them; point dataset.fields.answer at one.")
     if not labels:
         return str(value)
@@ -193,6 +204,8 @@ def _pictures(row: Row, config: DatasetConfig) -> Iterator[Callable[[], Image.Im
     for column in _image_columns(config):
         read = partial(row.read, column)
         value = None if column in row.single else read()
+        if value == []:
+            raise StvError(f"Row {row.id} of {config.root} has no picture in column {column!r}; {ADVICE}.")
         for i in range(len(value) if isinstance(value, list) else 1):
             yield partial(_picture, f"{config.root} ({config.task}) row {row.id} column {column}", read, i, config.root)
 
@@ -209,20 +222,37 @@ def _picture(name: str, read: Callable[[], Any], i: int, root: str) -> Image.Ima
 
 def _decoded(value: Any, name: str, root: str) -> Image.Image:
     """The picture of an undecoded cell: bytes, a path (below `root` where relative), or `datasets`' pair of both."""
-    content = (value["bytes"] or value["path"]) if isinstance(value, dict) else value
-    if not content:
+    content = (value.get("bytes") or value.get("path")) if isinstance(value, dict) else value
+    if content is None or content in ("", b""):
         raise StvError(f"Image {name} is empty; remove the row or set dataset.skip_broken=true.")
-    if isinstance(content, str) and "://" not in content:
-        return open_image(str(Path(root).expanduser() / content))
-    source: Any = BytesIO(_fetched(content, name) if isinstance(content, str) else content)
+    if not isinstance(content, str | bytes):
+        raise StvError(f"Image {name} is {reprlib.repr(content)}, which is no picture, bytes or path; {ADVICE}.")
+    source: Any = _below(content, name, root) if isinstance(content, str) and "://" not in content else None
+    if source is None:
+        source = BytesIO(_fetched(content, name) if isinstance(content, str) else content)
     try:
         return open_image(source)
     except StvError as error:
-        raise StvError(str(error).replace(str(source), name)) from error
+        raise StvError(str(error).replace(f"Image {source}", f"Image {name}", 1)) from error
+
+
+def _below(path: str, name: str, root: str) -> str:
+    """A path of a cell, below `root`; `datasets` itself writes those of a folder's files in full."""
+    folder = expanded(root)
+    whole = Path(os.path.normpath(path))
+    if whole.is_absolute() and (
+        not is_folder(folder) or any(whole.is_relative_to(base) for base in (folder.absolute(), folder.resolve()))
+    ):
+        return path
+    if complaint := leaves(path):
+        raise StvError(f"Image {name} is {path!r}, {complaint}; {ADVICE}.")
+    return str(folder / path)
 
 
 def _fetched(path: str, name: str) -> bytes:
     """A file of a remote or packed dataset."""
+    if path.startswith(("file://", "local://")):
+        raise StvError(f"Image {name} is {path!r}, which leaves its folder; {ADVICE}.")
     from datasets.utils.file_utils import xopen
 
     try:

@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 from stv_exp.config import DatasetConfig
+from stv_exp.data.broken import sound
+from stv_exp.data.entry import ADVICE, leaves
 from stv_exp.data.episodes import episode_task, picture_example
-from stv_exp.data.files import known_split, read_lines, required, unique
+from stv_exp.data.files import known_split, line_text, numbered_lines, required
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 
@@ -32,38 +35,36 @@ def load(config: DatasetConfig) -> Task:
 def _pictures(config: DatasetConfig, split: str) -> list[Example]:
     side = _SPLITS[known_split(split, _SPLITS, config)]
     files = required(config.root, _FILES, config.name)
-    images, classes = _table(files["images"]), _table(files["classes"])
-    labels, sides = (_table_for(images, files[key], files["images"]) for key in ("labels", "splits"))
-    if unknown := set(labels.values()) - set(classes):
-        raise StvError(
-            f"{files['labels']} has the class {min(unknown)}, which {files['classes']} lacks; download both again."
-        )
-    return [
-        picture_example(image, files["pictures"] / image, _bird(classes[labels[key]]), config)
-        for key, image in images.items()
-        if sides[key] == side
-    ]
+    tables = {key: _table(path, config) for key, path in files.items() if key != "pictures"}
+
+    def make(key: str) -> tuple[str, Example]:
+        image = tables["images"][key]
+        if complaint := leaves(image):
+            raise StvError(f"{files['images']} has {image!r} as picture {key}, {complaint}; {ADVICE}.")
+        found = {table: _found(tables[table], key, files[table]) for table in ("labels", "splits")}
+        label = _found(tables["classes"], found["labels"], files["classes"], f"the class of picture {key},")
+        return found["splits"], picture_example(image, files["pictures"] / image, _bird(label), config)
+
+    made = sound(tables["images"], make, lambda result: result[1].id, files["images"], config)
+    return [example for where, example in made if where == side]
 
 
-def _table(path: Path) -> dict[str, str]:
-    """Lines `number value`; raises `StvError` with the file and the line that is none, or the number seen twice."""
-    rows = [line.split(maxsplit=1) for line in read_lines(path)]
-    for number, row in enumerate(rows, 1):
-        if len(row) != 2:
-            raise StvError(f"{path} has no number and value at line {number}; download it again.")
-    unique((row[0] for row in rows), path)
-    return dict(rows)
+def _table(path: Path, config: DatasetConfig) -> dict[str, str]:
+    """Lines `number value`; a line that is none, or whose number was there before, is broken."""
+
+    def make(line: tuple[int, bytes]) -> tuple[str, str]:
+        number, *value = line_text(path, *line).split(maxsplit=1)
+        if not value:
+            raise StvError(f"{path} has no number and value at line {line[0]}; download it again.")
+        return number, value[0]
+
+    return dict(sound(numbered_lines(path), make, itemgetter(0), path, config))
 
 
-def _table_for(images: dict[str, str], path: Path, listed: Path) -> dict[str, str]:
-    """A table with one line for each of `images`, which `listed` has."""
-    table = _table(path)
-    if table.keys() != images.keys():
-        raise StvError(
-            f"{path} has {len(table)} lines for {len(images)} pictures in {listed}, or other numbers; "
-            "download both again."
-        )
-    return table
+def _found(table: dict[str, str], key: str, path: Path, what: str = "picture") -> str:
+    if key not in table:
+        raise StvError(f"{path} has no line for {what} {key}; download it again or set dataset.skip_broken=true.")
+    return table[key]
 
 
 def _bird(name: str) -> str:

@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
 from stv_exp.config import DatasetConfig
+from stv_exp.data.broken import sound
+from stv_exp.data.entry import leaves
 from stv_exp.data.episodes import episode_task, picture_example
-from stv_exp.data.files import known_split, read_lines, required, unique
+from stv_exp.data.files import known_split, line_text, numbered_lines, required
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 
@@ -25,12 +28,13 @@ def load(config: DatasetConfig) -> Task:
 
 def _pictures(config: DatasetConfig, split: str) -> list[Example]:
     files = _files(config)
-    lines = read_lines(files[split])
-    unique(lines, files[split])
-    return [
-        picture_example(line, files["images"] / line, _texture(line, files[split], number), config)
-        for number, line in enumerate(lines, 1)
-    ]
+    path = files[split]
+
+    def make(line: tuple[int, bytes]) -> Example:
+        name = line_text(path, *line)
+        return picture_example(name, files["images"] / name, _texture(name, path, line[0]), config)
+
+    return sound(numbered_lines(path), make, attrgetter("id"), path, config)
 
 
 def _files(config: DatasetConfig) -> dict[str, Path]:
@@ -43,6 +47,6 @@ def _files(config: DatasetConfig) -> dict[str, Path]:
 
 def _texture(line: str, path: Path, number: int) -> str:
     parts = PurePosixPath(line).parts
-    if len(parts) != 2:
+    if len(parts) != 2 or leaves(line):
         raise StvError(f"{path} has {line!r} at line {number}, not class/picture.jpg; download it again.")
     return parts[0]

@@ -11,19 +11,23 @@ import random
 import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from stv_exp.config import DatasetConfig, EpisodeConfig
-from stv_exp.data.files import read_json, root_folder, subset
+from stv_exp.data.broken import sound
+from stv_exp.data.entry import Entry
+from stv_exp.data.files import expanded, read_json, root_folder, subset
 from stv_exp.data.images import picture, readable
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 
 LETTERS = string.ascii_uppercase
-_COLUMNS = ("pos", "neg", "query", "pos_label", "neg_label")
+_PICTURES, _LABELS = ("pos", "neg", "query"), ("pos_label", "neg_label")
+_COLUMNS = (*_PICTURES, *_LABELS)
 Load = Callable[[], Image.Image]
 Row = dict[str, str]
 T = TypeVar("T")
@@ -185,19 +189,19 @@ def _render(
 def _published(config: DatasetConfig) -> list[tuple[Example, ...]]:
     """Support and eval episodes of MTV's files, whose flaws are reported and kept."""
     splits = (config.support_split, config.eval_split)
-    rows = {split: _rows(_annotations(config, split)) for split in splits}
-    root = root_folder(config.root, [rows[config.support_split][0]["query"]], config.name)
+    rows = {split: _rows(_annotations(config, split), split, config) for split in splits}
+    root = root_folder(config.root, ["the pictures that dataset.episode.annotations names"], config.name)
     _report_flaws(rows, config)
     chosen = []
     for split, n in zip(splits, (config.support, config.eval), strict=True):
-        episodes = [_published_episode(f"{split}-{i}", row, root, config) for i, row in enumerate(rows[split], 1)]
+        episodes = [_published_episode(identity, row, root, config) for identity, row in rows[split].items()]
         chosen.append(readable(subset(episodes, n, split, config), config.skip_broken))
     return chosen
 
 
 def _annotations(config: DatasetConfig, split: str) -> Path:
     """The one file for a split: `train.json`, or `flower_train.json` as MTV calls it."""
-    folder = Path(config.episode.annotations).expanduser()
+    folder = expanded(config.episode.annotations)
     found = sorted(folder.glob(f"*{split}.json"))
     if len(found) != 1:
         raise StvError(
@@ -207,19 +211,24 @@ def _annotations(config: DatasetConfig, split: str) -> Path:
     return found[0]
 
 
-def _rows(path: Path) -> list[Row]:
+def _rows(path: Path, split: str, config: DatasetConfig) -> dict[str, Row]:
+    """Episodes by their ids, which are their places in the file."""
     rows = read_json(path)
     if not isinstance(rows, list) or not rows:
         raise StvError(f"{path} is no list of episodes; it needs objects with {', '.join(_COLUMNS)}.")
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in _COLUMNS):
-            raise StvError(f"{path} has an incomplete episode {number}; it needs texts for {', '.join(_COLUMNS)}.")
-    return rows
+
+    def make(item: tuple[int, Any]) -> tuple[str, Row]:
+        entry = Entry.of(item[1], item[0], path)
+        row = {key: entry.path(key) for key in _PICTURES} | {key: entry.text(key) for key in _LABELS}
+        return f"{split}-{item[0]}", row
+
+    return dict(sound(enumerate(rows, 1), make, itemgetter(0), path, config))
 
 
-def _report_flaws(rows: dict[str, list[Row]], config: DatasetConfig) -> None:
-    own = sum(row["query"] == row["pos"] for part in rows.values() for row in part)
-    shared = set.intersection(*({row[key] for row in part for key in _COLUMNS[:3]} for part in rows.values()))
+def _report_flaws(rows: dict[str, dict[str, Row]], config: DatasetConfig) -> None:
+    own = sum(row["query"] == row["pos"] for part in rows.values() for row in part.values())
+    shown = ({row[key] for row in part.values() for key in _PICTURES} for part in rows.values())
+    shared = set[str].intersection(*shown)
     if own or shared:
         log.warning(
             "The published episodes in %s have %d queries that are their own positive example and %d pictures that "
@@ -236,5 +245,5 @@ def _published_episode(identity: str, row: Row, root: Path, config: DatasetConfi
     place = random.Random(identity).randrange(2)
     names = [row["neg_label"]]
     names.insert(place, row["pos_label"])
-    positive, negative, query = (picture(root / row[key]) for key in _COLUMNS[:3])
+    positive, negative, query = (picture(root / row[key]) for key in _PICTURES)
     return _render(identity, config.episode.noun, names, [(place, positive), (1 - place, negative)], (place, query))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import os
 import random
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 from typing import Any, TypeVar
 
 from stv_exp.config import DatasetConfig
+from stv_exp.data.broken import sound
+from stv_exp.data.entry import Entry
 from stv_exp.errors import StvError
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 DOWNLOADS = {
     "vizwiz": "'VizWiz-VQA' annotations and images",
@@ -38,13 +44,33 @@ def required(root: str, paths: dict[str, str], dataset: str) -> dict[str, Path]:
 
 def root_folder(root: str, paths: Iterable[str], dataset: str) -> Path:
     """`dataset.root` as a folder; raises `StvError` with the `paths` that go below it where it is empty or none."""
-    folder = Path(root).expanduser()
-    if root and folder.is_dir():
+    folder = expanded(root)
+    if root and is_folder(folder):
         return folder
     wrong = f"dataset.root={root} is no folder" if root else "dataset.root is not set"
     raise StvError(
         f"{wrong}, and dataset={dataset} needs {_listed(list(dict.fromkeys(paths)))} below it; {_advice(dataset)}"
     )
+
+
+def expanded(path: str) -> Path:
+    """`path` with the home that `~` or `~user` stands for; as it is where there is no such user."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib's raises)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; also a path that no system could hold is none."""
+    return os.path.isdir(path)  # noqa: PTH112 (pathlib's raises where the path is too long)
+
+
+def check_file(path: Path) -> None:
+    """Raise `StvError` where something other than a file lies at `path`: a pipe would wait for a writer for ever."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise StvError(f"{path} cannot be read ({error}); check that it is there and readable.") from error
+    if not S_ISREG(mode):
+        raise StvError(f"{path} cannot be read (it is no file); put the file there or remove its example.")
 
 
 def known_split(split: str, there: Iterable[str], config: DatasetConfig) -> str:
@@ -66,54 +92,52 @@ def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -
         raise StvError(
             f"{path} is no JSON at line {error.lineno}, column {error.colno} ({error.msg}); download it again."
         ) from error
+    except (ValueError, RecursionError) as error:
+        raise StvError(f"{path} is no JSON that can be read ({_parser(error)}); download it again.") from error
+
+
+def entries(
+    rows: Any, make: Callable[[Entry], R], key: Callable[[R], Hashable], path: Path, config: DatasetConfig
+) -> list[R]:
+    """What `make` makes of each object of the list `rows`, which `path` holds; see `sound` for broken ones."""
+    if not isinstance(rows, list):
+        raise StvError(f"{path} holds no list of entries; download it again.")
+    return sound(enumerate(rows, 1), lambda item: make(Entry.of(item[1], item[0], path)), key, path, config)
+
+
+def numbered_lines(path: Path) -> list[tuple[int, bytes]]:
+    """Lines as they are, from 1; blank ones at the end are none. Raises `StvError` where the file holds nothing."""
+    content = _bytes(path).removeprefix(codecs.BOM_UTF8).rstrip()
+    if not content:
+        raise StvError(f"{path} is empty; download it again.")
+    return list(enumerate(content.split(b"\n"), 1))
+
+
+def line_text(path: Path, number: int, line: bytes) -> str:
+    """A line as text without its end; raises `StvError` with the file and the line that is blank or no UTF-8."""
+    try:
+        text = line.decode().rstrip()
+    except UnicodeDecodeError as error:
+        raise StvError(f"{path} is no UTF-8 text at line {number}; download it again.") from error
+    if not text:
+        raise StvError(f"{path} has a blank line {number}; remove it or download the file again.")
+    return text
+
+
+def line_entry(path: Path, number: int, line: bytes) -> Entry:
+    """A line of JSON as an entry; raises `StvError` with the file and the line."""
+    try:
+        row = json.loads(line_text(path, number, line))
+    except json.JSONDecodeError as error:
+        raise StvError(f"{path} is no JSON at line {number} ({error.msg}); correct the line.") from error
+    except (ValueError, RecursionError) as error:
+        raise StvError(f"{path} is no JSON at line {number} ({_parser(error)}); correct the line.") from error
+    return Entry.of(row, number, path, "Line")
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 text without their ends; raises `StvError` with the file and the line that is blank or no text.
-
-    Blank lines at the end are none; item `i` is line `i + 1`.
-    """
-    lines = [line.rstrip() for line in _text(path).rstrip().split("\n")]
-    if lines == [""]:
-        raise StvError(f"{path} is empty; download it again.")
-    if "" in lines:
-        raise StvError(f"{path} has a blank line {lines.index('') + 1}; remove it or download the file again.")
-    return lines
-
-
-def read_json_lines(path: Path) -> list[Any]:
-    """One JSON value a line; raises `StvError` with the file and line."""
-    return [_json_line(path, number, line) for number, line in enumerate(read_lines(path), 1)]
-
-
-def entries(rows: Any, keys: Iterable[str], path: Path) -> list[dict[str, Any]]:
-    """`rows` as a list of objects that have all `keys`; raises `StvError` with the file, the entry and the key."""
-    if not isinstance(rows, list):
-        raise StvError(f"{path} holds no list of entries; download it again.")
-    for number, row in enumerate(rows, 1):
-        for key in keys:
-            if not isinstance(row, dict) or key not in row:
-                raise StvError(f"Entry {number} of {path} has no {key!r}; correct it or download the file again.")
-    return rows
-
-
-def answered(answers: Iterable[tuple[Hashable, Any]], path: Path) -> None:
-    """Raise `StvError` with the file and the id whose answers are no list of texts, none, or all blank."""
-    for key, given in answers:
-        texts = given if isinstance(given, list) and all(isinstance(answer, str) for answer in given) else []
-        if not any(answer.strip() for answer in texts):
-            raise StvError(
-                f"{path} has no text as an answer to {key!r}; correct the entry or take a split with answers."
-            )
-
-
-def unique(ids: Iterable[Hashable], path: Path) -> None:
-    """Raise `StvError` with the file and the id that occurs twice."""
-    seen: set[Hashable] = set()
-    for key in ids:
-        if key in seen:
-            raise StvError(f"{path} has the id {key!r} twice; remove one of the two or download the file again.")
-        seen.add(key)
+    """Lines of a UTF-8 text without their ends, item `i` being line `i + 1`; raises `StvError` as `line_text` does."""
+    return [line_text(path, number, line) for number, line in numbered_lines(path)]
 
 
 def subset(examples: Sequence[T], n: int, split: str, config: DatasetConfig) -> tuple[T, ...]:
@@ -151,10 +175,7 @@ def _before_wildcards(path: str) -> PurePosixPath:
 
 def _text(path: Path) -> str:
     """The whole file; a byte-order mark is no part of it."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise StvError(f"{path} cannot be read ({error.strerror}); check that it is there and readable.") from error
+    content = _bytes(path)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -162,8 +183,13 @@ def _text(path: Path) -> str:
         raise StvError(f"{path} is no UTF-8 text at line {line}; download it again.") from error
 
 
-def _json_line(path: Path, number: int, line: str) -> Any:
+def _bytes(path: Path) -> bytes:
+    check_file(path)
     try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise StvError(f"{path} is no JSON at line {number} ({error.msg}); correct the line.") from error
+        return path.read_bytes()
+    except OSError as error:
+        raise StvError(f"{path} cannot be read ({error.strerror}); check that it is there and readable.") from error
+
+
+def _parser(error: Exception) -> str:
+    return "its values lie too deep" if isinstance(error, RecursionError) else str(error).split(";")[0]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
+from io import BytesIO
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
 
+from stv_exp.data.broken import left_out
 from stv_exp.errors import StvError
 
 if TYPE_CHECKING:
@@ -22,10 +24,12 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 256_000_000
 LONGEST_EDGE = 4096  # pixels; no model looks at more
+# Each has one size, which its header tells before anything is decoded; others hold pictures of any size (ICNS, ICO), or
+# start a program (EPS).
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _BYTES_PER_PIXEL = 4  # Pillow's, for RGB too
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticError, struct.error)  # seen in decoders
 
-log = logging.getLogger(__name__)
 _opening = threading.Lock()
 
 
@@ -73,29 +77,25 @@ def picture(path: Path | str) -> Callable[[], Image.Image]:
     return partial(_cached, str(path))
 
 
-def open_image(path: str) -> Image.Image:
+def open_image(path: str | BytesIO) -> Image.Image:
     """Decode one picture: RGB, upright, first frame, on white where transparent, longest edge at most 4096 pixels.
 
-    Raises `StvError` that names the file where it is missing, corrupt, or too large for Pillow's bomb limit.
+    Raises `StvError` that names the file where it is missing, corrupt, of none of `FORMATS`, or too large for Pillow's
+    bomb limit.
     """
-    try:
-        with _opened(path) as image:
-            return _upright_rgb(image)
-    except _DAMAGE as error:
-        raise StvError(f"Image {path} cannot be read ({error}); replace the file or remove its example.") from error
+    return _decoded(path, LONGEST_EDGE)
 
 
 def readable(examples: Sequence[Example], skip_broken: bool) -> tuple[Example, ...]:
-    """With `skip_broken`, the examples whose pictures open, and one warning with the number left out; else all.
+    """With `skip_broken`, the examples whose pictures open, and one warning with those left out; else all.
 
-    Cheap: header and checksums are read, and only pictures that look cut short are decoded.
+    Every picture is decoded, a JPEG at an eighth of its size: what opens here opens later.
     """
     if not skip_broken:
         return tuple(examples)
-    kept = tuple(e for e in examples if all(_opens(load) for load in e.images))
-    if left_out := len(examples) - len(kept):
-        log.warning("Left out %d of %d examples: their pictures are missing or corrupt.", left_out, len(examples))
-    return kept
+    complaints = {e.id: complaint for e in examples if (complaint := _complaint(e))}
+    left_out(list(complaints.values()), len(examples))
+    return tuple(e for e in examples if e.id not in complaints)
 
 
 def _cached(path: str) -> Image.Image:
@@ -106,27 +106,45 @@ def _cached(path: str) -> Image.Image:
     return image
 
 
+def _decoded(path: str | BytesIO, edge: int) -> Image.Image:
+    """The picture, of which a JPEG is decoded no larger than it takes for `edge`; see `open_image`."""
+    try:
+        with _opened(path, edge) as image:
+            return _upright_rgb(image)
+    except _DAMAGE as error:
+        raise StvError(f"Image {path} cannot be read ({error}); replace the file or remove its example.") from error
+
+
 @contextmanager
-def _opened(path: str) -> Iterator[Image.Image]:
+def _opened(path: str | BytesIO, edge: int) -> Iterator[Image.Image]:
     """The header alone. Pillow would judge the size before `draft` can lower it, so its limit is off meanwhile."""
+    if isinstance(path, str) and not S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (raises what `open` would)
+        raise OSError("it is no file")  # a pipe would wait for a writer for ever
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(path)
+            image = Image.open(path, formats=_formats())
         finally:
             Image.MAX_IMAGE_PIXELS = limit
     with image:
-        image.draft(None, _bounded(image))  # a JPEG is decoded at 1/2, 1/4 or 1/8; other formats ignore it
+        image.draft(None, _bounded(image, edge))  # a JPEG is decoded at 1/2, 1/4 or 1/8; other formats ignore it
         _refuse_bomb(path, image, limit)
         yield image
 
 
-def _bounded(image: Image.Image) -> tuple[int, int]:
-    shrink = LONGEST_EDGE / max(image.size)
+@lru_cache
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow reads."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _bounded(image: Image.Image, edge: int) -> tuple[int, int]:
+    shrink = edge / max(image.size)
     return max(1, int(image.width * shrink)), max(1, int(image.height * shrink))
 
 
-def _refuse_bomb(path: str, image: Image.Image, limit: int | None) -> None:
+def _refuse_bomb(path: object, image: Image.Image, limit: int | None) -> None:
     """Pillow refuses twice its limit and warns before that; here what is below is shrunk, so no warning is due."""
     if limit and image.width * image.height > 2 * limit:
         raise StvError(
@@ -152,28 +170,14 @@ def _decoded_bytes(image: Image.Image) -> int:
     return image.width * image.height * _BYTES_PER_PIXEL
 
 
-def _opens(load: Callable[[], Image.Image]) -> bool:
-    """Whether a picture can be had; handles of other makes are called."""
+def _complaint(example: Example) -> str:
+    """Why an example's pictures cannot be had, empty where they can; handles of other makes are called."""
     try:
-        if isinstance(load, partial) and load.func is _cached:
-            _check(load.args[0])
-        else:
-            load()
-    except (StvError, *_DAMAGE):
-        return False
-    return True
-
-
-def _check(path: str) -> None:
-    """Raise where the file is missing, no picture, or damaged."""
-    with _opened(path) as image:
-        image.verify()  # checksums where the format has them; a JPEG has none, but an end marker
-        whole = image.format != "JPEG" or _ends_as_jpeg(path)
-    if not whole:
-        open_image(path)
-
-
-def _ends_as_jpeg(path: str) -> bool:
-    with Path(path).open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 1024))
-        return file.read().rstrip(b"\0").endswith(b"\xff\xd9")
+        for load in example.images:
+            if isinstance(load, partial) and load.func is _cached:
+                _decoded(load.args[0], 1)
+            else:
+                load()
+    except (StvError, *_DAMAGE) as error:
+        return f"Example {example.id}: {error}"
+    return ""

@@ -5,11 +5,15 @@ Answers are the ten `answer` fields, which OK-VQA has stemmed and scores against
 
 from __future__ import annotations
 
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from stv_exp.config import DatasetConfig
-from stv_exp.data.files import answered, entries, known_split, read_json, required, root_folder, subset, unique
+from stv_exp.data.broken import sound
+from stv_exp.data.entry import Entry, words_alone
+from stv_exp.data.files import entries, known_split, read_json, required, root_folder, subset
 from stv_exp.data.images import picture, readable
 from stv_exp.data.task import Example, Task, most_frequent_first
 from stv_exp.errors import StvError
@@ -48,39 +52,46 @@ def _found(config: DatasetConfig) -> dict[str, Path]:
 
 
 def _examples(found: dict[str, Path], split: str, n: int, config: DatasetConfig) -> tuple[Example, ...]:
-    path = found[f"{split} questions"]
-    questions = entries(_part(path, "questions"), ("question_id", "image_id", "question"), path)
-    unique((row["question_id"] for row in questions), path)
-    answers = _answers(found[f"{split} annotations"])
-    _match({row["question_id"] for row in questions}, set(answers), path, found[f"{split} annotations"])
-    chosen = subset(questions, n, split, config)
-    folder = found[f"{split} images"]
-    return readable([_example(row, answers, split, folder) for row in chosen], config.skip_broken)
+    path, annotations = found[f"{split} questions"], found[f"{split} annotations"]
+    answers = _answers(annotations, config)
+    rows = _part(path, "questions")
+
+    def make(row: Entry) -> tuple[Any, Example]:
+        key = row.identity("question_id")
+        if key not in answers:
+            raise StvError(
+                f"{row.where} is question {key!r}, which {annotations} does not answer; download both again."
+            )
+        return key, _example(row, answers[key], split, found[f"{split} images"])
+
+    asked = dict(entries(rows, make, itemgetter(0), path, config))
+    if len(asked) == len(rows):
+        sound(answers, partial(_check_asked, asked, path, annotations), itemgetter(0), annotations, config)
+    return readable(subset(tuple(asked.values()), n, split, config), config.skip_broken)
 
 
-def _answers(path: Path) -> dict[Any, list[str]]:
+def _answers(path: Path, config: DatasetConfig) -> dict[Any, list[str]]:
     """Ten answers by question id."""
-    rows = entries(_part(path, "annotations"), ("question_id", "answers"), path)
-    unique((row["question_id"] for row in rows), path)
-    answered(((row["question_id"], row["answers"]) for row in rows), path)
-    return {row["question_id"]: row["answers"] for row in rows}
+
+    def make(row: Entry) -> tuple[Any, list[str]]:
+        return row.identity("question_id"), row.answers("answers")
+
+    return dict(entries(_part(path, "annotations"), make, itemgetter(0), path, config))
 
 
-def _match(asked: set[Any], answered: set[Any], questions: Path, annotations: Path) -> None:
-    if asked != answered:
-        raise StvError(
-            f"{questions} has {len(asked)} questions and {annotations} {len(answered)} annotations, and question "
-            f"{min(asked ^ answered)} is in one of them only; download both again."
-        )
+def _check_asked(asked: dict[Any, Example], questions: Path, annotations: Path, key: Any) -> tuple[Any]:
+    if key not in asked:
+        raise StvError(f"{annotations} answers question {key!r}, which {questions} lacks; download both again.")
+    return (key,)
 
 
-def _example(row: dict[str, Any], answers: dict[Any, list[str]], split: str, folder: Path) -> Example:
-    key = row["question_id"]
-    image = picture(folder / _IMAGE.format(split, row["image_id"]))
-    return Example(f"{split}-{key}", (image,), row["question"], most_frequent_first(answers[key]))
+def _example(row: Entry, answers: list[str], split: str, folder: Path) -> Example:
+    images = (picture(folder / _IMAGE.format(split, row.number("image_id"))),)
+    name = f"{split}-{row.identity('question_id')}"
+    return Example(name, images, row.text("question"), most_frequent_first(answers))
 
 
 def _part(path: Path, key: str) -> Any:
     """The list of a file that also holds its licence and version; answers are read as their words alone."""
-    content = read_json(path, lambda entry: entry.get("answer", entry))
+    content = read_json(path, words_alone)
     return content.get(key) if isinstance(content, dict) else content

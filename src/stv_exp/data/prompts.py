@@ -27,7 +27,7 @@ class Prompt:
     @property
     def images(self) -> list[Image.Image]:
         """Decoded images in the order of their placeholders."""
-        return [load() for example in (*self.demonstrations, self.query) for load in example.images]
+        return [image for example in (*self.demonstrations, self.query) for image in example.pictures]
 
     def first(self, shots: int) -> Prompt:
         """The same query behind the first `shots` of its demonstrations only."""

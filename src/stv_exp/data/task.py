@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 from PIL import Image
 
+from stv_exp.data.entry import broken
 from stv_exp.errors import StvError
 
 
@@ -20,6 +22,28 @@ class Example:
     images: tuple[Callable[[], Image.Image], ...]
     question: str
     answers: tuple[str, ...]
+
+    @property
+    def pictures(self) -> list[Image.Image]:
+        """Its images, opened; raises `StvError` with its id where one cannot be."""
+        try:
+            return [load() for load in self.images]
+        except StvError as error:
+            raise StvError(f"Example {self.id}: {error}") from error
+
+    def check(self, name: str) -> None:
+        """Raise `StvError` where a loader has made anything but texts, or texts that no file can hold."""
+        parts = {"id": (self.id,), "question": (self.question,), "answers": self.answers}
+        for part, texts in parts.items():
+            try:
+                together = "".join(texts)
+            except TypeError:
+                together = None
+            if isinstance(texts, str) or not texts or together is None:
+                found = f"{reprlib.repr(texts)} as its {part}"
+                raise StvError(f"Example {self.id!r} of {name} has {found}; a loader gives texts.")
+            if broken(together):
+                raise StvError(f"Example {self.id!r} of {name} has half of a character in its {part}; correct it.")
 
 
 @dataclass(frozen=True)
@@ -40,6 +64,8 @@ class Task:
         for split, examples in splits.items():
             if not examples and split != "validation":
                 raise StvError(f"The {split} split of {self.name} is empty; raise dataset.{split} or check the data.")
+            for example in examples:
+                example.check(self.name)
             if len({e.id for e in examples}) < len(examples):
                 raise StvError(f"{self.name} has an id twice in its {split} split; give each example an id of its own.")
         for one, other in combinations(splits, 2):

@@ -12,16 +12,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 
 from stv_exp.config import DatasetConfig
-from stv_exp.data.files import read_lines
+from stv_exp.data.broken import sound
+from stv_exp.data.entry import broken
+from stv_exp.data.files import expanded, read_lines
 from stv_exp.data.images import picture, readable
+from stv_exp.data.installed import INSTALLED
 from stv_exp.data.languages import GENERIC_QUESTION, shape_tasks
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 
-INSTALLED = "/usr/share/tuxpaint/stamps"  # by the package, on Debian and its kin
 QUESTIONS = {
     "name": "What is this?",
     "name-french": "What is this in French?",
@@ -50,8 +53,8 @@ def load(config: DatasetConfig) -> Task:
     """
     if config.task not in QUESTIONS:
         raise StvError(f"dataset.task={config.task!r} is unknown; choose one of {', '.join(QUESTIONS)}.")
-    root = Path(config.root or INSTALLED).expanduser()
-    examples, labels = _TASKS[config.task](stamps(root))
+    root = expanded(config.root or INSTALLED)
+    examples, labels = _TASKS[config.task](stamps(root, config))
     question = QUESTIONS[config.task] if config.explicit_question else GENERIC_QUESTION
     usable = readable(
         [Example(_id(stamp, root), (picture(stamp.path),), question, answers) for stamp, answers in examples],
@@ -65,7 +68,7 @@ def load(config: DatasetConfig) -> Task:
     return Task(f"{config.name}/{config.task}", usable[: config.support], usable[::-1][: config.eval], labels)
 
 
-def stamps(root: Path) -> list[Stamp]:
+def stamps(root: Path, config: DatasetConfig) -> list[Stamp]:
     """Every stamp below `root` that has a text, by path; raises `StvError` that says what to install."""
     paths = [path for path in sorted(root.glob("*/**/*.png")) if path.with_suffix(".txt").is_file()]
     if not paths:
@@ -73,10 +76,12 @@ def stamps(root: Path) -> list[Stamp]:
             f"dataset.root={root} has no stamps (<category>/NAME.png with NAME.txt); install the Debian package "
             "tuxpaint-stamps-default, or set dataset.root to the folder tuxpaint/stamps that it brings."
         )
-    return [_stamp(path, root) for path in paths]
+    return sound(paths, lambda path: _stamp(path, root), attrgetter("path"), root, config)
 
 
 def _stamp(path: Path, root: Path) -> Stamp:
+    if broken(str(path)):
+        raise StvError(f"{path} has a name that is no text; rename the file.")
     english, *others = read_lines(path.with_suffix(".txt"))
     french = next((line.removeprefix("fr.utf8=") for line in others if line.startswith("fr.utf8=")), "")
     return Stamp(path, path.relative_to(root).parts[0], english, french)

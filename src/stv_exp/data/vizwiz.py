@@ -5,11 +5,12 @@ Pictures lie in `<split>/` or `Images/<split>/`. Published splits with answers: 
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from stv_exp.config import DatasetConfig
-from stv_exp.data.files import answered, entries, known_split, read_json, required, root_folder, subset, unique
+from stv_exp.data.entry import Entry, words_alone
+from stv_exp.data.files import entries, known_split, read_json, required, root_folder, subset
 from stv_exp.data.images import picture, readable
 from stv_exp.data.task import Example, Task, most_frequent_first
 
@@ -44,20 +45,13 @@ def _paths(config: DatasetConfig, images: str) -> dict[str, str]:
 
 
 def _examples(found: dict[str, Path], split: str, n: int, config: DatasetConfig) -> tuple[Example, ...]:
-    path = found[split]
-    rows = entries(read_json(path, _answer), ("image", "question", "answers"), path)
-    unique((row["image"] for row in rows), path)
-    answered(((row["image"], row["answers"]) for row in rows), path)
-    chosen = subset(rows, n, split, config)
-    return readable([_example(row, found[f"{split}/"]) for row in chosen], config.skip_broken)
+    path, folder = found[split], found[f"{split}/"]
+    rows = read_json(path, words_alone)
+    examples = entries(rows, lambda row: _example(row, folder), attrgetter("id"), path, config)
+    return readable(subset(examples, n, split, config), config.skip_broken)
 
 
-def _example(row: dict[str, Any], folder: Path) -> Example:
-    name = row["image"]
-    key = name.rpartition(".")[0] or name
-    return Example(key, (picture(folder / name),), row["question"], most_frequent_first(row["answers"]))
-
-
-def _answer(entry: dict[str, Any]) -> Any:
-    """An answer without its confidence, as it is read: of 100,000 questions they are a million objects."""
-    return entry.get("answer", entry)
+def _example(row: Entry, folder: Path) -> Example:
+    name = row.path("image")
+    answers = most_frequent_first(row.answers("answers"))
+    return Example(name.rpartition(".")[0] or name, (picture(f"{folder}/{name}"),), row.text("question"), answers)

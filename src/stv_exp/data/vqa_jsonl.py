@@ -5,11 +5,13 @@ A line is `{"image", "question", "answer", "question_id"}`: a path below `datase
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from stv_exp.config import DatasetConfig
-from stv_exp.data.files import answered, entries, known_split, read_json_lines, required, root_folder, subset, unique
+from stv_exp.data.broken import sound
+from stv_exp.data.entry import Entry
+from stv_exp.data.files import known_split, line_entry, numbered_lines, required, root_folder, subset
 from stv_exp.data.images import picture, readable
 from stv_exp.data.task import Example, Task, most_frequent_first
 
@@ -33,18 +35,14 @@ def load(config: DatasetConfig) -> Task:
 
 
 def _examples(path: Path, split: str, n: int, config: DatasetConfig) -> tuple[Example, ...]:
-    rows = entries(read_json_lines(path), ("image", "question", "answer", "question_id"), path)
-    unique((row["question_id"] for row in rows), path)
-    answered(((row["question_id"], _answers(row)) for row in rows), path)
-    chosen = subset(rows, n, split, config)
-    return readable([_example(row, split, path.parent) for row in chosen], config.skip_broken)
+    def make(line: tuple[int, bytes]) -> Example:
+        return _example(line_entry(path, *line), split, path.parent)
+
+    found = sound(numbered_lines(path), make, attrgetter("id"), path, config)
+    return readable(subset(found, n, split, config), config.skip_broken)
 
 
-def _example(row: dict[str, Any], split: str, folder: Path) -> Example:
-    image = picture(folder / row["image"])
-    return Example(f"{split}-{row['question_id']}", (image,), row["question"], most_frequent_first(_answers(row)))
-
-
-def _answers(row: dict[str, Any]) -> list[str]:
-    given = row["answer"]
-    return [str(answer) for answer in (given if isinstance(given, list) else [given]) if answer is not None]
+def _example(row: Entry, split: str, folder: Path) -> Example:
+    images = (picture(f"{folder}/{row.path('image')}"),)
+    answers = most_frequent_first(row.answers("answer"))
+    return Example(f"{split}-{row.identity('question_id')}", images, row.text("question"), answers)

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -63,10 +64,14 @@ def summary(choice: type[Choice]) -> str:
 
 
 def source(choice: type[Choice]) -> str:
-    """Hash of a choice's code where it is not part of the package (whose stages have version numbers), else empty."""
-    if choice.__module__.startswith("stv_exp."):
-        return ""
-    return hashlib.sha256(Path(inspect.getfile(choice)).read_bytes()).hexdigest()[:16]
+    """Hash of a choice's code where it is not part of the package (whose stages have version numbers), else empty.
+
+    What it inherits from other files outside counts too.
+    """
+    known = {"stv_exp", *sys.stdlib_module_names}
+    outside = [parent for parent in choice.__mro__ if parent.__module__.partition(".")[0] not in known]
+    files = dict.fromkeys(inspect.getfile(parent) for parent in outside)
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()[:16] if files else ""
 
 
 def _outside(kind: str, path: str) -> type[Choice]:

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.feature_extraction_utils import BatchFeature
@@ -120,12 +121,33 @@ class Backbone:
             options |= {"images": images, **self.family.image_options}
         try:
             return self.processor(text=texts, **options)
-        except ValueError as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise StvError(
-                f"The processor of {self.name} refuses the prompt of query {prompts[0].query.id} ({reason}); "
-                "its family may write pictures otherwise than <image> (see models/families)."
-            ) from error
+        except Exception as error:  # whatever a family's own code runs into
+            for prompt in prompts if len(prompts) > 1 else ():
+                self._inputs([prompt])  # raises at the one that is refused also alone
+            raise StvError(self._refused(prompts, error)) from error
+
+    def _refused(self, prompts: Sequence[Prompt], error: Exception) -> str:
+        """The sentence for what the processor refuses: a picture of an example where it is that, else the prompts."""
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        for prompt in prompts if self._takes(Image.new("RGB", (64, 64))) else ():
+            for example in (*prompt.demonstrations, prompt.query):
+                for image in example.pictures:
+                    if not self._takes(image):
+                        size = f"a picture of {example.id}, {image.width} x {image.height} pixels"
+                        return f"The processor of {self.name} refuses {size} ({reason}); remove that example."
+        names = ", ".join(prompt.query.id for prompt in prompts)
+        return (
+            f"The processor of {self.name} refuses the prompt of query {names} ({reason}); "
+            "its family may write pictures otherwise than <image> (see models/families)."
+        )
+
+    def _takes(self, image: Image.Image) -> bool:
+        """Whether the processor can read a picture, apart from any text."""
+        try:
+            self.processor.image_processor(images=[[image]], return_tensors="pt")
+        except Exception:
+            return False
+        return True
 
     def _begun(self, text: str) -> bool:
         """Whether `text` has its own first token, as some chat templates write it."""

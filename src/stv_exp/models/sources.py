@@ -7,12 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from stv_exp.data.fingerprint import sampled
 from stv_exp.errors import StvError
 from stv_exp.models.smollm2 import smollm2_folder
 
 TESTBED = Path(__file__).parents[1] / "testbed" / "weights"
 OWN = ("testbed", "tiny", "smollm2")  # that need no hub
-_SAMPLE_BYTES = 1 << 20
+_WHOLE_BYTES = 3 << 20
 _COUNTED = (".safetensors", ".json", ".jinja", ".py", ".model", ".txt")
 
 
@@ -62,9 +63,7 @@ def fingerprint(name: str) -> str:
     digest = hashlib.sha256()
     for file in sorted(f for f in folder.iterdir() if f.suffix in _COUNTED and not f.name.startswith(".")):
         size = file.stat().st_size
-        with file.open("rb") as opened:
-            digest.update(f"{file.name} {size}".encode())
-            for start in (0, size // 2, max(0, size - _SAMPLE_BYTES)) if size > 3 * _SAMPLE_BYTES else (0,):
-                opened.seek(start)
-                digest.update(opened.read(_SAMPLE_BYTES if size > 3 * _SAMPLE_BYTES else size))
+        digest.update(f"{file.name} {size}".encode())
+        for piece in sampled(file, size, _WHOLE_BYTES):
+            digest.update(piece)
     return digest.hexdigest()[:16]

@@ -11,6 +11,7 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from stv_exp.data.task import Example
+from stv_exp.errors import printable
 
 COLUMNS = 4
 WIDTH, HEIGHT = 260, 190  # pixels of a cell and of its picture
@@ -30,12 +31,12 @@ def image_sheet(examples: Sequence[Example]) -> Image.Image:
 
 
 def _cell(example: Example) -> Image.Image:
-    lines = [(example.id, "#888888")]
+    lines = [(printable(example.id)[: 2 * _CHARACTERS], "#888888")]
     lines += [(line, "#444444") for line in _wrapped(example.question)]
     lines += [(line, "#000000") for line in _wrapped("→ " + " / ".join(dict.fromkeys(example.answers)))]
     top = _MARGIN + HEIGHT if example.images else _MARGIN
     cell = Image.new("RGB", (WIDTH, top + _LINE * len(lines) + _MARGIN), "white")
-    pictures = [load() for load in example.images]
+    pictures = example.pictures
     for i, picture in enumerate(pictures):
         width = (WIDTH - 2 * _MARGIN) // len(pictures)
         cell.paste(_fitted(picture, width), (_MARGIN + i * width, _MARGIN))
@@ -53,7 +54,9 @@ def _fitted(picture: Image.Image, width: int) -> Image.Image:
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, _CHARACTERS, max_lines=_MOST_LINES, placeholder=" …")
+    # One character more than fits says that there is more; a text of a megabyte need not be wrapped for that.
+    shown = " ".join(text[: _CHARACTERS * _MOST_LINES + 1].splitlines())
+    return textwrap.wrap(printable(shown), _CHARACTERS, max_lines=_MOST_LINES, placeholder=" …")
 
 
 @cache
