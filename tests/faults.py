@@ -1,7 +1,4 @@
-"""Runs of the command line in forked processes, each with a fault: they share one process that has imported all.
-
-A fault strikes at the n-th file operation below `outputs/`, which an audit hook counts.
-"""
+"""Faults for a forked run: one strikes at the n-th change below `outputs/`, which an audit hook counts."""
 
 from __future__ import annotations
 
@@ -11,86 +8,23 @@ import os
 import resource
 import signal
 import sys
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
 
-# Imported here for all forks.
-from stv_exp import cli
-from stv_exp.interruption import guarded
-from stv_exp.report.__main__ import main as report
 from stv_exp.stages import checkpoint
+from tests.forked import Prepare, run
 
 NOBODY = 65534
 CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.link", "os.symlink", "os.truncate")
 TAKES_ROOM = ("open", "os.mkdir", "os.link", "os.symlink")
-Prepare = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a process has ended: its exit code (negative: the signal that has killed it) and what it has printed."""
-
-    code: int
-    text: str
-
-
-def start(
-    folder: Path, words: list[str], prepare: Prepare = lambda: None, main: Callable[[], int] = cli.main
-) -> Callable[[], Ended]:
-    """Start the command in `folder`; what is returned waits for its end."""
-    reading, writing = os.pipe()
-    if (pid := os.fork()) == 0:
-        os.close(reading)
-        _child(folder, words, prepare, main, writing)
-    os.close(writing)
-
-    def wait() -> Ended:
-        with os.fdopen(reading, "rb") as pipe:
-            text = pipe.read().decode(errors="replace")
-        return Ended(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text)
-
-    return wait
-
-
-def run(folder: Path, words: list[str], prepare: Prepare = lambda: None) -> Ended:
-    """The command in `folder`, from start to end."""
-    return start(folder, words, prepare)()
-
-
-def reported(folder: Path, prepare: Prepare = lambda: None) -> Ended:
-    """`python -m stv_exp.report` in `folder`."""
-    return start(folder, [], prepare, report)()
-
-
-def _child(folder: Path, words: list[str], prepare: Prepare, main: Callable[[], int], writing: int) -> None:
-    code = 99
-    try:
-        os.dup2(writing, 1)
-        os.dup2(writing, 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-        os.chdir(folder)
-        sys.argv = ["stv_exp", *words]
-        checkpoint.EVERY *= 0  # each step of a search
-        os.environ.pop("HYDRA_FULL_ERROR", None)
-        prepare()
-        code = guarded(main)
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
 
 
 def at_operation(n: int, strike: Callable[[str], None], again: bool = False) -> Prepare:
     """`strike` at the n-th change below `outputs/` (from 0), or with `again` at every one from there on."""
 
     def prepare() -> None:
+        checkpoint.EVERY *= 0  # each step of a search
         root, count = str(Path("outputs").absolute()), [-1]
 
         def hook(event: str, arguments: tuple[object, ...]) -> None:
@@ -104,7 +38,7 @@ def at_operation(n: int, strike: Callable[[str], None], again: bool = False) -> 
     return prepare
 
 
-def operations(folder: Path, words: list[str]) -> int:
+def operations(folder: Path, *words: str) -> int:
     """How many changes below `outputs/` the command makes."""
     counted = folder / "counted"
     counted.touch()
@@ -113,7 +47,7 @@ def operations(folder: Path, words: list[str]) -> int:
         with counted.open("a") as file:
             file.write("x")
 
-    assert run(folder, words, at_operation(0, count, again=True)).code == 0
+    assert run(folder, *words, prepare=at_operation(0, count, again=True)).returncode == 0
     return len(counted.read_text())
 
 

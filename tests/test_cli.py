@@ -12,20 +12,26 @@ from pathlib import Path
 import yaml
 
 from stv_exp.complaint import keys
+from tests.forked import Ended, run
 
 SMOKE = ["+experiment=smoke", "tracker=none"]
 
 
-def stv_exp(*arguments: str, cwd: Path, module: str = "stv_exp") -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does, with warnings as errors of the test."""
-    command = [sys.executable, "-m", module, *arguments]
+def stv_exp(*arguments: str, cwd: Path, module: str = "stv_exp") -> Ended:
+    """Run the command as a user does."""
+    return run(cwd, *arguments, module=module)
+
+
+def typed(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The same in a process of its own: what is told of seconds is told of this."""
+    command = [sys.executable, "-m", "stv_exp", *arguments]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_SILENT": "true"}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
 
 
 def test_smoke_runs_every_stage_in_under_20_seconds(tmp_path):
     start = time.monotonic()
-    done = stv_exp("+experiment=smoke", cwd=tmp_path)
+    done = typed("+experiment=smoke", cwd=tmp_path)
     seconds = time.monotonic() - start
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stdout + done.stderr
@@ -38,8 +44,8 @@ def test_smoke_runs_every_stage_in_under_20_seconds(tmp_path):
 
 def test_help_and_the_resolved_config_answer_at_once(tmp_path):
     start = time.monotonic()
-    assert "method: all_heads, few_shot" in stv_exp("--help", cwd=tmp_path).stdout
-    shown = stv_exp("--cfg", "job", *SMOKE, cwd=tmp_path).stdout
+    assert "method: all_heads, few_shot" in typed("--help", cwd=tmp_path).stdout
+    shown = typed("--cfg", "job", *SMOKE, cwd=tmp_path).stdout
     assert time.monotonic() - start < 6, "neither may import torch"
     config = yaml.safe_load(shown)
     assert config["model"]["name"] == "tiny" and config["policy"]["steps"] == 4
@@ -93,7 +99,7 @@ def test_a_sweep_whose_jobs_all_fail_ends_in_sentences_too(tmp_path):
 
 def test_the_traceback_is_shown_to_who_asks_for_it(tmp_path, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    assert "Traceback" in stv_exp(*SMOKE, "method.k=99", cwd=tmp_path).stderr
+    assert "Traceback" in typed(*SMOKE, "method.k=99", cwd=tmp_path).stderr
 
 
 def test_the_report_reads_what_is_on_disk(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from stv_exp.cli import configure
 from stv_exp.data.tuxpaint import INSTALLED
 from stv_exp.methods.method import Method
+from tests import forked
 from tests.families import FAMILIES
 from tests.official_vqa import vizwiz
 
@@ -83,7 +84,11 @@ def with_data(words: list[str], folder: Path) -> list[str]:
     return words
 
 
-def run(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str] | forked.Ended:
+    if words[1] == "-m" and words[2] in forked.MAINS:
+        done = forked.run(cwd, *words[3:], module=words[2])
+        assert done.returncode == 0, done.text
+        return done
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from tests import faults
-from tests.faults import Ended, Prepare
+from tests.forked import Ended, Prepare, run, start
 
 RUN = ["+experiment=smoke", "tracker=none", "policy.steps=6"]
 SWEEP = ["-m", *RUN, "method.m=1,2", "seed=0,1"]
-FEW = 4  # of each kind in `make test`
+FEW = 3  # of each kind in `make test`
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are f
 def clean(tmp_path_factory) -> Path:
     """A folder in which the command has run undisturbed."""
     folder = tmp_path_factory.mktemp("clean")
-    assert faults.run(folder, RUN).code == 0
+    assert run(folder, *RUN).returncode == 0
     return folder
 
 
@@ -37,13 +37,13 @@ def clean(tmp_path_factory) -> Path:
 def swept(tmp_path_factory) -> tuple[Path, float]:
     """The same for the sweep, with its seconds."""
     folder, begun = tmp_path_factory.mktemp("swept"), time.monotonic()
-    assert faults.run(folder, SWEEP).code == 0
+    assert run(folder, *SWEEP).returncode == 0
     return folder, time.monotonic() - begun
 
 
 @pytest.fixture(scope="module")
 def n_operations(tmp_path_factory) -> int:
-    return faults.operations(tmp_path_factory.mktemp("counted"), RUN)
+    return faults.operations(tmp_path_factory.mktemp("counted"), *RUN)
 
 
 @pytest.fixture(params=[pytest.param(False, id="few"), pytest.param(True, id="all", marks=pytest.mark.faults)])
@@ -64,16 +64,16 @@ def _made(folder: Path) -> Path:
 
 def _survives(folder: Path, words: list[str], expected: Path, right: Callable[[Ended], str], prepare: Prepare) -> str:
     """What is wrong about a run with a fault, or about the same command after it; empty for nothing."""
-    struck = faults.run(folder, words, prepare)
+    struck = run(folder, *words, prepare=prepare)
     if wrong := right(struck) or _no_traceback(struck):
-        return f"{wrong}: {struck.code} {struck.text[-2000:]}"
+        return f"{wrong}: {struck.returncode} {struck.text[-2000:]}"
     return _repaired(folder, words, expected)
 
 
 def _repaired(folder: Path, words: list[str], expected: Path) -> str:
-    again = faults.run(folder, words)
-    if again.code or "Traceback" in again.text:
-        return f"the same command fails after it: {again.code} {again.text[-2000:]}"
+    again = run(folder, *words)
+    if again.returncode or "Traceback" in again.text:
+        return f"the same command fails after it: {again.returncode} {again.text[-2000:]}"
     if other := faults.differences(folder, expected):
         return f"the same command ends with another result: {other}"
     if left := faults.leftovers(folder):
@@ -87,19 +87,19 @@ def _no_traceback(ended: Ended) -> str:
 
 
 def _killed(ended: Ended) -> str:
-    return "" if ended.code in (-signal.SIGKILL, 0) else "neither killed nor done"
+    return "" if ended.returncode in (-signal.SIGKILL, 0) else "neither killed nor done"
 
 
 def _one_sentence(ended: Ended) -> str:
-    told = ended.code == 1 and ended.text.count("Error: ") == 1
-    return "" if told or ended.code == 0 else "no sentence"
+    told = ended.returncode == 1 and ended.text.count("Error: ") == 1
+    return "" if told or ended.returncode == 0 else "no sentence"
 
 
 def _stopped(ended: Ended) -> str:
-    if ended.code == 0:
+    if ended.returncode == 0:
         return ""
     told = "what is finished is kept, and the same command goes on" in ended.text
-    return "" if told and ended.code in (128 + signal.SIGTERM, 128 + signal.SIGINT) else "not stopped in order"
+    return "" if told and ended.returncode in (128 + signal.SIGTERM, 128 + signal.SIGINT) else "not stopped in order"
 
 
 def _count(kind: str, wrongs: Iterable[str]) -> None:
@@ -166,7 +166,7 @@ def test_a_damaged_file_is_made_anew_and_the_report_goes_on(some, folders, clean
         folder = next(folders)
         shutil.copytree(outputs, folder / "outputs")
         DAMAGES[damage](folder / file)
-        seen = faults.reported(folder)
+        seen = run(folder, module="stv_exp.report")
         if "Traceback" in seen.text:
             return f"{file} {damage}: the report fails: {seen.text[-2000:]}"
         wrong = _repaired(folder, RUN, clean)
@@ -177,9 +177,9 @@ def test_a_damaged_file_is_made_anew_and_the_report_goes_on(some, folders, clean
 
 def test_sweeps_of_one_study_at_once_end_with_one_complete_table(folders, swept):
     folder, (expected, _) = next(folders), swept
-    waiting = [faults.start(folder, ["-m", *RUN, f"method.m={m}", "seed=0,1"]) for m in ("1,2", "2,1", "1", "2")]
+    waiting = [start(folder, "-m", *RUN, f"method.m={m}", "seed=0,1") for m in ("1,2", "2,1", "1", "2")]
     ended = [wait() for wait in waiting]
-    assert [e.code for e in ended] == [0] * 4, "\n".join(e.text for e in ended)
+    assert [e.returncode for e in ended] == [0] * 4, "\n".join(e.text for e in ended)
     assert not faults.differences(folder, expected)
     table = (folder / "outputs/sweeps/smoke/runs.csv").read_text().splitlines()
     assert len(table) == 1 + 4
@@ -190,10 +190,11 @@ def test_a_finished_folder_that_can_only_be_read_is_looked_up_and_reported(folde
     folder = next(folders)
     shutil.copytree(clean / "outputs", folder / "outputs")
     _read_only(folder)
-    for ended in (faults.run(folder, RUN, faults.as_nobody), faults.reported(folder, faults.as_nobody)):
-        assert ended.code == 0 and "Traceback" not in ended.text, ended.text
-    refused = faults.run(folder, [*RUN, "seed=7"], faults.as_nobody)
-    assert refused.code == 1 and not _one_sentence(refused) and "Traceback" not in refused.text, refused.text
+    for module, words in (("stv_exp", RUN), ("stv_exp.report", [])):
+        ended = run(folder, *words, module=module, prepare=faults.as_nobody)
+        assert ended.returncode == 0 and "Traceback" not in ended.text, ended.text
+    refused = run(folder, *RUN, "seed=7", prepare=faults.as_nobody)
+    assert refused.returncode == 1 and not _one_sentence(refused) and "Traceback" not in refused.text, refused.text
 
 
 def _read_only(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import subprocess
 import sys
@@ -29,7 +28,9 @@ from stv_exp.pipeline import run
 from stv_exp.stages.bank import build_bank
 from stv_exp.stages.scan import scan
 from stv_exp.stages.search import CandidateSearch, choose, insertion, mixture
+from tests import forked
 from tests.conftest import llama, with_method
+from tests.forked import Ended
 
 SOURCE = Path(__file__).parents[1] / "src/stv_exp"
 SITES = ("head", "attention", "mlp", "residual")
@@ -117,10 +118,8 @@ def own(tmp_path) -> Path:
     return folder
 
 
-def stv_exp(folder: Path, *arguments: str, module: str = "stv_exp") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", module, *arguments]
-    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, cwd=folder.parent, env=env, capture_output=True, text=True, timeout=300)
+def stv_exp(folder: Path, *arguments: str, module: str = "stv_exp") -> Ended:
+    return forked.run(folder.parent, *arguments, module=module)
 
 
 def test_choices_from_outside_run_with_signature_check_and_report(own):

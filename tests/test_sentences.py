@@ -14,7 +14,7 @@ from stv_exp.config import Config, setting
 from stv_exp.data.demonstrations import CHOICES
 from stv_exp.errors import StvError
 from stv_exp.ranges import OneOf, Path, Range, Text
-from tests import faults
+from tests.forked import run
 
 SMOKE = ["+experiment=smoke", "tracker=none"]
 
@@ -73,7 +73,10 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are f
         ("policy.cache_bytes=-1", "policy.cache_bytes=-1 is not possible; it must be at least 0"),
         ("dataset.loader=os", "dataset.loader=os has no function load(DatasetConfig) -> Task"),
         ("dataset.loader=''", "dataset.loader= is no module (ValueError: Empty module name)"),
-        ("model.heads.pattern='model.text_model.layers.{layer}.self_attn.q_proj'", "model.heads.pattern="),
+        (
+            "model.heads.pattern='model.text_model.layers.{layer}.self_attn.q_proj'",
+            "q_proj stands beside the output projection o_proj",
+        ),
         ("tracker.project=a/b", "tracker.project=a/b is not possible; it must be a name without /"),
         ("policy.queries=17", "policy.queries=17 exceeds the 16 support examples of shapes/position-shared-0"),
         ("method.k=${oc.env:NOPE}", "KeyError raised while resolving interpolation: \"Environment variable 'NOPE'"),
@@ -102,8 +105,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are f
     ],
 )
 def test_bad_input_gets_one_sentence_and_exit_code_1(tmp_path, override, sentence):
-    done = faults.run(tmp_path, [*SMOKE, override])
-    assert done.code == 1
+    done = run(tmp_path, *SMOKE, override)
+    assert done.returncode == 1
     assert "Error: " in done.text and sentence in done.text, done.text
     assert "Traceback" not in done.text
     assert not list(tmp_path.rglob("metrics.json")) and not list(tmp_path.rglob("scan-*/"))
@@ -117,14 +120,14 @@ def test_the_quoted_value_that_is_suggested_is_read(value):
 
 def test_experiment_is_taken_with_and_without_a_plus(tmp_path):
     words = ["tracker=none", "method=zero_shot"]
-    assert faults.run(tmp_path, ["experiment=smoke", *words]).code == 0
-    assert "is done" in faults.run(tmp_path, ["+experiment=smoke", *words]).text
+    assert run(tmp_path, "experiment=smoke", *words).returncode == 0
+    assert "is done" in run(tmp_path, "+experiment=smoke", *words).text
 
 
 def test_a_home_is_expanded_in_every_path(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    done = faults.run(tmp_path, [*SMOKE, "method=zero_shot", "outputs='~/there'"])
-    assert done.code == 0 and list(tmp_path.glob("there/runs/*/metrics.json")), done.text
+    done = run(tmp_path, *SMOKE, "method=zero_shot", "outputs='~/there'")
+    assert done.returncode == 0 and list(tmp_path.glob("there/runs/*/metrics.json")), done.text
     assert not (tmp_path / "~").exists()
     for key in (key for key, limit in LIMITS.items() if isinstance(limit, Path)):
         word = f"{key}='~/x'" if key in keys() else ""
@@ -133,9 +136,9 @@ def test_a_home_is_expanded_in_every_path(tmp_path, monkeypatch):
 
 def test_a_model_of_the_hub_is_refused_at_once_without_a_network(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    done = faults.run(tmp_path, [*SMOKE, "model.name=owner/x"])
+    done = run(tmp_path, *SMOKE, "model.name=owner/x")
     assert "model.name=owner/x cannot be loaded: the hub cannot be reached and the files are not in the" in done.text
-    assert done.code == 1 and "Retrying" not in done.text
+    assert done.returncode == 1 and "Retrying" not in done.text
 
 
 @pytest.mark.parametrize("key", sorted(LIMITS))
@@ -170,5 +173,5 @@ def test_the_ways_to_choose_demonstrations_are_those_there_are():
 
 
 def test_the_help_says_what_each_setting_may_be(tmp_path):
-    shown = faults.run(tmp_path, ["--help"]).text
+    shown = run(tmp_path, "--help").text
     assert all(f"{key} " in shown and str(limit) in shown for key, limit in LIMITS.items())

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from stv_exp import tracking
 from stv_exp.config import TemplateConfig, TrackerConfig
+from stv_exp.errors import StvError
 from stv_exp.identity import signatures
-from stv_exp.pipeline import run
+from stv_exp.pipeline import load_task, run
+from stv_exp.stages.evaluate import Prediction
 from tests.conftest import with_method
 
 
@@ -72,3 +75,61 @@ def test_the_result_does_not_depend_on_the_tracker(config, tmp_path, name):
     assert json.loads((folder / "metrics.json").read_text())["accuracy"] == metrics["accuracy"]
     reference = run(replace(config, tracker=TrackerConfig(name="none"), outputs=str(tmp_path / "reference")), [])
     assert metrics["accuracy"] == reference["accuracy"]
+
+
+def test_a_tracker_sees_a_run_when_its_results_are_on_disk(config, tmp_path, monkeypatch):
+    def finish(self, outcome):
+        status = json.loads((outcome.folder / "status.json").read_text())
+        assert status["state"] == "done" and "metrics.json" in status["files"]
+        raise AssertionError("seen")
+
+    monkeypatch.setattr(tracking.Tracker, "finish", finish)
+    with pytest.raises(AssertionError, match="seen"):
+        run(replace(config, tracker=TrackerConfig(name="csv")), [])
+
+
+@pytest.mark.parametrize("name", ["wandb", "csv", "tensorboard"])
+def test_a_tracker_whose_folder_cannot_be_written_costs_one_warning(config, tmp_path, name, caplog):
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    (outputs / name).write_text("a file stands where the tracker's folder should be")
+    metrics = run(replace(config, tracker=TrackerConfig(name=name)), [])
+    assert metrics["n"] == 12
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING" and r.name.startswith("stv_exp")]
+    assert len(warnings) <= 1 and all(f"tracker={name} has failed (" in warning for warning in warnings)
+    (folder,) = (p.parent for p in tmp_path.rglob("metrics.json"))
+    assert json.loads((folder / "status.json").read_text())["state"] == "done"
+
+
+def test_a_tracker_that_fails_in_the_middle_costs_one_warning(config, tmp_path, monkeypatch, caplog):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lightning.pytorch.loggers.CSVLogger.log_metrics", full)
+    metrics = run(replace(config, tracker=TrackerConfig(name="csv")), [])
+    assert metrics["n"] == 12
+    warnings = [r.getMessage() for r in caplog.records if "has failed" in r.getMessage()]
+    assert warnings == [
+        "tracker=csv has failed (OSError: [Errno 28] No space left on device); "
+        "the run goes on without it and keeps its results."
+    ]
+
+
+def test_wandb_shows_queries_with_and_without_a_picture_in_one_table(config, tmp_path, monkeypatch):
+    task = load_task(config)
+    mixed = tuple(replace(e, images=e.images if i % 2 else ()) for i, e in enumerate(task.evaluation))
+    shown = [Prediction(e.id, e.question, list(e.answers), "x", 0.0, []) for e in mixed]
+    tracker = tracking.WandbTracker.__new__(tracking.WandbTracker)
+    tracker.config = config
+    table = tracker._table(tracking.Outcome(tmp_path, {}, replace(task, evaluation=mixed), shown, None))
+    assert {len(row) for row in table.data} == {6}
+    assert [row[-1] is None for row in table.data] == [not e.images for e in mixed]
+
+
+def test_wandb_online_without_a_login_is_refused_before_any_work(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(StvError, match=r"tracker\.mode=online needs a login; run `wandb login`, set WANDB_API_KEY"):
+        run(replace(config, tracker=TrackerConfig(mode="online")), [])
+    assert not list(tmp_path.rglob("status.json"))

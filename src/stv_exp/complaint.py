@@ -46,6 +46,16 @@ _REMEDIES = {
     errno.EMFILE: "too many files are open: raise the limit (ulimit -n)",
 }
 
+# What libraries say in other words: torch when a disk or a memory is full, Python without a place for small files.
+_OTHER_WORDS = {
+    "Config group override must be": f"A group ({', '.join(_GROUPS)}) takes the name of a file of its, not a number.",
+    "failed writing file": "The disk is full: make room; then run the same command again, it goes on from what is "
+    "finished.",
+    "No usable temporary directory": "There is no folder for temporary files: set TMPDIR to one that can be written.",
+    "out of memory": "The memory is used up; lower trainer.batch_size, policy.samples or policy.cache_bytes.",
+    "can't allocate memory": "The memory is used up; lower trainer.batch_size, policy.samples or policy.cache_bytes.",
+}
+
 
 def complaint(error: BaseException) -> str | None:
     """The sentence for `error`, or None where it is a defect of ours that deserves its traceback."""
@@ -62,7 +72,7 @@ def complaint(error: BaseException) -> str | None:
         OmegaConfBaseException: _first_line,
         HydraException: _first_line,
         OSError: _disk,
-        MemoryError: lambda _: "The memory is used up; use a smaller trainer.batch_size or policy.cache_bytes.",
+        MemoryError: lambda _: _OTHER_WORDS["out of memory"],
     }
     for kind, sentence in sentences.items():
         for found in chain:
@@ -151,18 +161,17 @@ def _disk(error: OSError) -> str | None:
     """What the disk has refused, and what helps; None for an error of another kind."""
     if error.errno not in _REMEDIES and not error.filename:
         return None
-    where = f"{error.filename}: " if error.filename else ""
-    return _advice(where + (_REMEDIES.get(error.errno or 0) or f"{error.strerror}: check the path"))
+    remedy = _REMEDIES.get(error.errno or 0) or f"{error.strerror}: check the path"
+    return _advice(f"{error.filename}: {remedy}" if error.filename else remedy.capitalize())
 
 
 def _in_disguise(text: str) -> str | None:
     """The same for what libraries in other languages raise: safetensors, torch, and Hydra for its groups."""
-    if "Config group override must be" in text:
-        return f"A group ({', '.join(_GROUPS)}) takes the name of one of its files, not a number; see --help."
     if (found := re.search(r"\(os error (\d+)\)", text)) and (remedy := _REMEDIES.get(int(found[1]))):
-        return _advice(remedy)
-    return _advice(_REMEDIES[errno.ENOSPC]) if "failed writing file" in text else None
+        return _advice(remedy.capitalize())
+    words = next((words for words in _OTHER_WORDS if words in text), "")
+    return _OTHER_WORDS.get(words)
 
 
 def _advice(what: str) -> str:
-    return f"{what[0].upper()}{what[1:]}; then run the same command again, it goes on from what is finished."
+    return f"{what}; then run the same command again, it goes on from what is finished."

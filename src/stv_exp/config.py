@@ -18,7 +18,7 @@ Positive = Annotated[int, Range(1)]
 Share = Annotated[float, Range(0, 1)]
 Above0 = Annotated[float, Range(0, 100, above=True)]
 Many = Annotated[int, Range(0, 2**62)]
-PROJECT = Text(r"[^/\\#?%:]{1,128}", "a name without / \\ # ? % and :, at most 128 characters")
+PROJECT = Text(r"[^/\\#?%:\x00-\x1f\x7f]{1,128}", "a name without / \\ # ? % and :, at most 128 characters")
 
 
 @dataclass(unsafe_hash=True)

@@ -1,9 +1,13 @@
-"""Whether the hub can be reached, asked once and briefly: its client would try for half a minute, file by file."""
+"""Whether the hub can be reached, asked briefly: its clients would try for half a minute, file by file."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 _SECONDS = 5
 
@@ -12,15 +16,32 @@ def hub_answers() -> bool:
     """Whether anything answers at the hub's address (HF_ENDPOINT); not where HF_HUB_OFFLINE is set."""
     from huggingface_hub import constants
 
-    return _answers((os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/"))
+    try:
+        return _ask((os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/"))
+    except Exception:  # of the HTTP library, and which one that is depends on the client's version
+        return False
+
+
+@contextmanager
+def cache_if_offline() -> Iterator[None]:
+    """Where the hub does not answer, its clients look into their caches only while the body runs."""
+    from huggingface_hub import constants
+
+    kept: list[Any] = [part for part in (constants, sys.modules.get("datasets.config")) if part is not None]
+    before = [part.HF_HUB_OFFLINE for part in kept]
+    try:
+        for part in kept if not hub_answers() else []:
+            part.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        for part, value in zip(kept, before, strict=True):
+            part.HF_HUB_OFFLINE = value
 
 
 @cache
-def _answers(address: str) -> bool:
+def _ask(address: str) -> bool:
+    """True; raises where nothing answers, so that it is asked again."""
     from huggingface_hub import get_session
 
-    try:
-        get_session().head(address, timeout=_SECONDS)
-    except Exception:  # of the HTTP library, and which one that is depends on the client's version
-        return False
+    get_session().head(address, timeout=_SECONDS)
     return True

@@ -30,6 +30,7 @@ from stv_exp.data.files import expanded, is_folder, known_split
 from stv_exp.data.images import cache, open_image, readable
 from stv_exp.data.task import Example, Task, most_frequent_first
 from stv_exp.errors import StvError
+from stv_exp.network import cache_if_offline
 
 BUFFER = 1_000  # rows that a stream is shuffled within
 _SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` leaves
@@ -74,7 +75,7 @@ def _splits(config: DatasetConfig) -> dict[str, Dataset]:
     folder = expanded(config.root)
     if not config.root or (not is_folder(folder) and (folder.exists() or config.root.startswith((".", "/", "~")))):
         raise StvError(f"dataset.root={config.root!r} is no folder and no hub id; set it to one of the two.")
-    with _explained(config):
+    with _explained(config), cache_if_offline():
         if any((folder / name).is_file() for name in _SAVED):
             found = datasets.load_from_disk(str(folder))
             # A format that was saved with it would turn texts into arrays and hide columns.

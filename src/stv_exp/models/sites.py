@@ -95,6 +95,7 @@ def find_heads(model: nn.Module, pattern: str = "") -> Site:
             f"model.heads.pattern={one_line(pattern)} matches nothing in {type(model).__name__}; "
             "it needs {layer} where the layer's number stands, as in transformer.h.{layer}.attn.c_proj."
         )
+    _refuse_inputs(model, pattern)
     n_heads, width = _head_count(model, pattern, found), _head_width(model, pattern, found)
     if width % n_heads:
         raise _unreadable(model, pattern, f"its input of {width} is not divided by its {n_heads} heads")
@@ -154,6 +155,14 @@ _PATHS: dict[str, Callable[[nn.Module, Site], str]] = {
     "mlp": _mlp,
     "residual": lambda model, heads: layer_path(heads.pattern),
 }
+
+
+def _refuse_inputs(model: nn.Module, pattern: str) -> None:
+    """Raise `StvError` for what stands beside an output projection: queries have as many numbers, but are no heads."""
+    parent, _, name = pattern.rpartition(".")
+    for attention in modules_at(model, parent).values():
+        if name not in _PROJECTION_NAMES and (outputs := [o for o in _PROJECTION_NAMES if hasattr(attention, o)]):
+            raise _unreadable(model, pattern, f"{name} stands beside the output projection {outputs[0]}")
 
 
 def _inspect(model: nn.Module) -> str:

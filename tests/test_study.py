@@ -1,0 +1,105 @@
+"""Studies accumulate, processes wait for each other in words, and a killed run is told from a live one."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from stv_exp.disk.files import replaced_file, write_text
+from stv_exp.disk.locks import is_held, locked
+from tests import faults
+from tests.forked import run, start
+
+RUN = ["+experiment=smoke", "tracker=none", "method=zero_shot", "study=mine"]
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+
+
+def in_study(folder: Path) -> int:
+    """Runs in the table of the study."""
+    return len((folder / "outputs/sweeps/mine/runs.csv").read_text().splitlines()) - 1
+
+
+def test_sweeps_and_single_runs_add_to_their_study_until_it_is_started_over(tmp_path):
+    for words, n in ((["seed=0,1"], 2), (["seed=1,2"], 3)):
+        done = run(tmp_path, "-m", *RUN, *words)
+        assert done.returncode == 0 and in_study(tmp_path) == n, done.text
+    single = run(tmp_path, *RUN, "seed=3")
+    assert single.returncode == 0 and in_study(tmp_path) == 4, "a single run adds itself and redraws the table"
+    assert "accuracy" in single.text and "┃" not in single.text, "which only a sweep prints"
+    fresh = run(tmp_path, "-m", *RUN, "seed=0,3", "study_fresh=true")
+    assert "is done" in fresh.text and in_study(tmp_path) == 2, fresh.text
+
+
+def test_a_look_up_draws_no_table_anew(tmp_path):
+    assert "Written to" in run(tmp_path, *RUN).text
+    again = run(tmp_path, *RUN).text
+    assert "is done" in again and "Written to" not in again
+
+
+def test_fail_fast_ends_a_sweep_at_the_first_job_that_fails(tmp_path):
+    sweep = ["-m", *RUN, "method.shots=2", "method=few_shot", "dataset.support=2,16"]
+    stopped = run(tmp_path, *sweep, "fail_fast=true")
+    assert stopped.returncode == 1 and "Error: 2 demonstrations were asked for" in stopped.text, stopped.text
+    assert not list(tmp_path.rglob("metrics.json"))
+    gone_on = run(tmp_path, *sweep)
+    assert gone_on.returncode == 1 and "Failed: 2 demonstrations were asked for" in gone_on.text
+    assert "method.shots=2 dataset.support=2: 2 demonstrations" in gone_on.text, "the job is named"
+    assert len(list(tmp_path.rglob("metrics.json"))) == 1
+
+
+def test_a_killed_run_is_no_running_one(tmp_path):
+    middle = faults.operations(tmp_path, *RUN, "seed=1") // 4
+    assert run(tmp_path, *RUN, prepare=faults.at_operation(middle, faults.kill)).returncode == -9
+    (folder,) = (p.parent for p in tmp_path.rglob("status.json") if json.loads(p.read_text())["state"] == "running")
+    assert (
+        f"Run {folder.name} was killed: the same command goes on from there."
+        in run(tmp_path, module="stv_exp.report").text
+    )
+    with locked(folder):
+        assert f"{folder.name} is running" in run(tmp_path, module="stv_exp.report").text
+
+
+def test_waiting_for_another_process_is_said_and_for_whom(tmp_path):
+    assert run(tmp_path, *RUN).returncode == 0
+    (folder,) = (p.parent for p in tmp_path.rglob("metrics.json"))
+    (folder / "predictions.jsonl").unlink()  # else it is looked up without the lock
+    with locked(folder):
+        waiting = start(tmp_path, *RUN)
+        threading.Event().wait(2)
+    ended = waiting()
+    assert f"Waiting for {folder.name}, which is being made by process {os.getpid()} on " in ended.text
+    assert ended.returncode == 0
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    folder = tmp_path / "outputs/runs/x"
+    with locked(folder):
+        assert is_held(folder)
+    assert not is_held(folder)
+
+
+def test_temporary_names_are_random_and_those_of_dead_processes_are_removed(tmp_path):
+    folder = tmp_path / "x"
+    folder.mkdir()
+    with replaced_file(folder / "a") as one, replaced_file(folder / "a") as other:
+        assert one != other
+        for new in (one, other):
+            new.write_text("whole")
+    assert [p.name for p in folder.iterdir()] == ["a"]
+    (folder / ".a.tmp-dead").write_text("half")
+    (tmp_path / ".x.tmp-dead").mkdir()
+    (tmp_path / ".xy.tmp-alive").mkdir()
+    with locked(folder):
+        assert [p.name for p in folder.iterdir()] == ["a"]
+    assert {p.name for p in tmp_path.iterdir()} == {"x", ".x.lock", ".xy.tmp-alive"}
+
+
+def test_a_file_takes_the_permissions_that_any_other_would(tmp_path):
+    (tmp_path / "any").write_text("x")
+    write_text(tmp_path / "ours", "x")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "any").stat().st_mode
