@@ -78,3 +78,20 @@ def qwen2() -> PreTrainedModel:
 def with_method(config: Config, **changes: object) -> Config:
     """The same settings with another method."""
     return replace(config, method=replace(config.method, **changes))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Say of each kind of fault how many runs have survived it, of those tried (`tests/test_faults.py`)."""
+    found: dict[str, list[int]] = {}
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, value in report.user_properties:
+            if name == "survived" and report.when == "call":
+                kind, survived, tried = value
+                before = found.get(kind, [0, 0])
+                found[kind] = [before[0] + survived, before[1] + tried]
+    if found:
+        terminalreporter.section("faults: survived / tried")
+        for kind, (survived, tried) in found.items():
+            terminalreporter.write_line(f"{kind}: {survived} / {tried}")
+        survived, tried = (sum(counts) for counts in zip(*found.values(), strict=True))
+        terminalreporter.write_line(f"{'all survived' if survived == tried else 'LOST'}: {survived} / {tried}")

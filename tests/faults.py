@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -9,46 +10,52 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Timer
 
 from stv_exp.stages import checkpoint
-from tests.forked import Prepare, run
+from tests.forked import run
 
-NOBODY = 65534
+_CAPABILITY_VERSION = 0x20080522  # of capget(2)
+_PASSES_OVER_PERMISSIONS = 0b1110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
 CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.link", "os.symlink", "os.truncate")
 TAKES_ROOM = ("open", "os.mkdir", "os.link", "os.symlink")
 
 
-def at_operation(n: int, strike: Callable[[str], None], again: bool = False) -> Prepare:
+@dataclass(frozen=True)
+class AtOperation:
     """`strike` at the n-th change below `outputs/` (from 0), or with `again` at every one from there on."""
 
-    def prepare() -> None:
+    n: int
+    strike: Callable[[str], None]
+    again: bool = False
+
+    def __call__(self) -> None:
         checkpoint.EVERY *= 0  # each step of a search
         root, count = str(Path("outputs").absolute()), [-1]
 
         def hook(event: str, arguments: tuple[object, ...]) -> None:
             if _changes(event, arguments, root):
                 count[0] += 1
-                if count[0] == n or (again and count[0] > n):
-                    strike(event)
+                if count[0] == self.n or (self.again and count[0] > self.n):
+                    self.strike(event)
 
         sys.addaudithook(hook)
-
-    return prepare
 
 
 def operations(folder: Path, *words: str) -> int:
     """How many changes below `outputs/` the command makes."""
     counted = folder / "counted"
     counted.touch()
+    assert run(folder, *words, prepare=AtOperation(0, partial(_count, counted), again=True)).returncode == 0
+    return counted.stat().st_size
 
-    def count(event: str) -> None:
-        with counted.open("a") as file:
-            file.write("x")
 
-    assert run(folder, *words, prepare=at_operation(0, count, again=True)).returncode == 0
-    return len(counted.read_text())
+def _count(file: Path, _: str) -> None:
+    with file.open("a") as opened:
+        opened.write("x")
 
 
 def kill(_: str) -> None:
@@ -62,32 +69,30 @@ def full_disk(event: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def signalled(number: int) -> Callable[[str], None]:
+def signalled(number: int, _: str) -> None:
     """The process is sent a signal."""
-    return lambda _: os.kill(os.getpid(), number)
+    os.kill(os.getpid(), number)
 
 
-def after(seconds: float, number: int) -> Prepare:
+def after(seconds: float, number: int) -> None:
     """A signal some time after the start."""
-
-    def prepare() -> None:
-        timer = Timer(seconds, os.kill, (os.getpid(), number))
-        timer.daemon = True
-        timer.start()
-
-    return prepare
+    timer = Timer(seconds, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
 
 
-def small_files(n_bytes: int) -> Prepare:
+def small_files(n_bytes: int) -> None:
     """No file grows beyond `n_bytes`: writing fails in its middle."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
 
 
-def as_nobody() -> None:
-    """Without the rights of root, whom no permission holds back."""
-    if os.getuid() == 0:
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
+def without_roots_rights() -> None:
+    """Permissions hold root back as anybody: the rights to pass over them are given up (Linux)."""
+    header, data = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.capget(header, data) == 0
+    data[0] &= ~_PASSES_OVER_PERMISSIONS
+    assert libc.capset(header, data) == 0
 
 
 def differences(folder: Path, other: Path) -> list[str]:

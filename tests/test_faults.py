@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,11 @@ from tests import faults
 from tests.forked import Ended, Prepare, run, start
 
 RUN = ["+experiment=smoke", "tracker=none", "policy.steps=6"]
-SWEEP = ["-m", *RUN, "method.m=1,2", "seed=0,1"]
-FEW = 3  # of each kind in `make test`
+SWEEP = ["-m", *RUN, "method.m=1,2"]
+FEW = 2  # of each kind in `make test`
+PARTS = 4  # of all of a kind, for several processes
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +48,12 @@ def n_operations(tmp_path_factory) -> int:
     return faults.operations(tmp_path_factory.mktemp("counted"), *RUN)
 
 
-@pytest.fixture(params=[pytest.param(False, id="few"), pytest.param(True, id="all", marks=pytest.mark.faults)])
+@pytest.fixture(params=["few", *(pytest.param(i, id=f"all-{i}", marks=pytest.mark.faults) for i in range(PARTS))])
 def some(request) -> Callable[[list], list]:
-    """A few of the cases, spread over all, or all of them."""
-    return lambda cases: cases if request.param else [cases[(2 * i + 1) * len(cases) // (2 * FEW)] for i in range(FEW)]
+    """A few of the cases, spread over all, or one part of all of them."""
+    if request.param == "few":
+        return lambda cases: [cases[(2 * i + 1) * len(cases) // (2 * FEW)] for i in range(FEW)]
+    return lambda cases: cases[request.param :: PARTS]
 
 
 @pytest.fixture
@@ -102,47 +106,68 @@ def _stopped(ended: Ended) -> str:
     return "" if told and ended.returncode in (128 + signal.SIGTERM, 128 + signal.SIGINT) else "not stopped in order"
 
 
-def _count(kind: str, wrongs: Iterable[str]) -> None:
-    """Print survived / tried, and fail with what went wrong."""
+def _count(record: Callable[[str, object], None], kind: str, wrongs: Iterable[str]) -> None:
+    """Note survived / tried, and fail with what went wrong."""
     wrongs = list(wrongs)
     lost = [wrong for wrong in wrongs if wrong]
-    print(f"{kind}: {len(wrongs) - len(lost)} / {len(wrongs)} survived")
+    record("survived", (kind, len(wrongs) - len(lost), len(wrongs)))
     assert not lost, "\n\n".join(lost)
 
 
-def test_a_kill_at_any_file_operation_costs_nothing(some, folders, clean, n_operations):
+def test_a_kill_at_any_file_operation_costs_nothing(record_property, some, folders, clean, n_operations):
     cases = some(list(range(n_operations)))
     _count(
+        record_property,
         "kills at a file operation",
-        (_survives(next(folders), RUN, clean, _killed, faults.at_operation(n, faults.kill)) for n in cases),
+        (_survives(next(folders), RUN, clean, _killed, faults.AtOperation(n, faults.kill)) for n in cases),
     )
 
 
-def test_a_disk_that_is_full_from_any_file_operation_on_is_told_in_a_sentence(some, folders, clean, n_operations):
+def test_a_disk_that_is_full_from_any_file_operation_on_is_told_in_a_sentence(
+    record_property, some, folders, clean, n_operations
+):
     cases = some(list(range(n_operations)))
-    full = (faults.at_operation(n, faults.full_disk, again=True) for n in cases)
-    _count("full disks", (_survives(next(folders), RUN, clean, _one_sentence, prepare) for prepare in full))
+    full = (faults.AtOperation(n, faults.full_disk, again=True) for n in cases)
+    _count(
+        record_property,
+        "full disks",
+        (_survives(next(folders), RUN, clean, _one_sentence, prepare) for prepare in full),
+    )
 
 
-def test_a_file_that_can_only_be_written_in_part_is_told_in_a_sentence(some, folders, clean):
+def test_a_file_that_can_only_be_written_in_part_is_told_in_a_sentence(record_property, some, folders, clean):
     sizes = some([0, 1, 10, 50, 100, 200, 400, 700, 1000, 1500, 2000, 4000, 7000, 10_000, 20_000])
-    _count("short files", (_survives(next(folders), RUN, clean, _one_sentence, faults.small_files(n)) for n in sizes))
+    _count(
+        record_property,
+        "short files",
+        (_survives(next(folders), RUN, clean, _one_sentence, partial(faults.small_files, n)) for n in sizes),
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_at_any_file_operation_stops_a_run_in_order(some, folders, clean, n_operations, number):
+def test_a_signal_at_any_file_operation_stops_a_run_in_order(
+    record_property, some, folders, clean, n_operations, number
+):
     cases = some(list(range(0, n_operations, 3)))
-    struck = (faults.at_operation(n, faults.signalled(number)) for n in cases)
-    _count(f"{number.name} at a file operation", (_survives(next(folders), RUN, clean, _stopped, p) for p in struck))
+    struck = (faults.AtOperation(n, partial(faults.signalled, number)) for n in cases)
+    _count(
+        record_property,
+        f"{number.name} at a file operation",
+        (_survives(next(folders), RUN, clean, _stopped, p) for p in struck),
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_signal_at_any_moment_stops_a_sweep_in_order(some, folders, swept, number):
+def test_a_signal_at_any_moment_stops_a_sweep_in_order(record_property, some, folders, swept, number):
     folder, seconds = swept
     moments = some(sorted(random.Random(0).uniform(0, seconds) for _ in range(20)))
     right = _killed if number == signal.SIGKILL else _stopped
-    struck = (faults.after(moment, number) for moment in moments)
-    _count(f"{number.name} in a sweep", (_survives(next(folders), SWEEP, folder, right, p) for p in struck))
+    struck = (partial(faults.after, moment, number) for moment in moments)
+    _count(
+        record_property,
+        f"{number.name} in a sweep",
+        (_survives(next(folders), SWEEP, folder, right, p) for p in struck),
+    )
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -156,7 +181,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-def test_a_damaged_file_is_made_anew_and_the_report_goes_on(some, folders, clean):
+def test_a_damaged_file_is_made_anew_and_the_report_goes_on(record_property, some, folders, clean):
     outputs = clean / "outputs"
     files = [p.relative_to(clean) for p in sorted(outputs.rglob("*")) if p.is_file() and not p.name.startswith(".")]
     kept = [f for f in files if f.parts[1] in ("runs", "stages") and f.name not in ("log.txt",)]
@@ -172,35 +197,32 @@ def test_a_damaged_file_is_made_anew_and_the_report_goes_on(some, folders, clean
         wrong = _repaired(folder, RUN, clean)
         return f"{file} {damage}: {wrong}" if wrong else ""
 
-    _count("damaged files", (damaged(*case) for case in cases))
+    _count(record_property, "damaged files", (damaged(*case) for case in cases))
 
 
 def test_sweeps_of_one_study_at_once_end_with_one_complete_table(folders, swept):
     folder, (expected, _) = next(folders), swept
-    waiting = [start(folder, "-m", *RUN, f"method.m={m}", "seed=0,1") for m in ("1,2", "2,1", "1", "2")]
+    waiting = [start(folder, "-m", *RUN, f"method.m={m}") for m in ("1,2", "2,1", "1", "2")]
     ended = [wait() for wait in waiting]
     assert [e.returncode for e in ended] == [0] * 4, "\n".join(e.text for e in ended)
     assert not faults.differences(folder, expected)
     table = (folder / "outputs/sweeps/smoke/runs.csv").read_text().splitlines()
-    assert len(table) == 1 + 4
+    assert len(table) == 1 + 2
     assert not faults.leftovers(folder)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="rights are given up by capset(2)")
 def test_a_finished_folder_that_can_only_be_read_is_looked_up_and_reported(folders, clean):
     folder = next(folders)
     shutil.copytree(clean / "outputs", folder / "outputs")
     _read_only(folder)
     for module, words in (("stv_exp", RUN), ("stv_exp.report", [])):
-        ended = run(folder, *words, module=module, prepare=faults.as_nobody)
+        ended = run(folder, *words, module=module, prepare=faults.without_roots_rights)
         assert ended.returncode == 0 and "Traceback" not in ended.text, ended.text
-    refused = run(folder, *RUN, "seed=7", prepare=faults.as_nobody)
+    refused = run(folder, *RUN, "seed=7", prepare=faults.without_roots_rights)
     assert refused.returncode == 1 and not _one_sentence(refused) and "Traceback" not in refused.text, refused.text
 
 
 def _read_only(folder: Path) -> None:
-    """For everybody but root; folders above must let others in."""
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o555 if path.is_dir() else 0o444)
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.getuid() and str(parent).startswith(str(Path(os.environ.get("TMPDIR", "/tmp")))):
-            parent.chmod(parent.stat().st_mode | 0o055)

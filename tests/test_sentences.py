@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from dataclasses import replace
 
 import pytest
@@ -18,7 +18,7 @@ from tests.forked import run
 
 SMOKE = ["+experiment=smoke", "tracker=none"]
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.forked import run, start
 
 RUN = ["+experiment=smoke", "tracker=none", "method=zero_shot", "study=mine"]
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 
 
 def in_study(folder: Path) -> int:
@@ -54,7 +55,7 @@ def test_fail_fast_ends_a_sweep_at_the_first_job_that_fails(tmp_path):
 
 def test_a_killed_run_is_no_running_one(tmp_path):
     middle = faults.operations(tmp_path, *RUN, "seed=1") // 4
-    assert run(tmp_path, *RUN, prepare=faults.at_operation(middle, faults.kill)).returncode == -9
+    assert run(tmp_path, *RUN, prepare=faults.AtOperation(middle, faults.kill)).returncode == -9
     (folder,) = (p.parent for p in tmp_path.rglob("status.json") if json.loads(p.read_text())["state"] == "running")
     assert (
         f"Run {folder.name} was killed: the same command goes on from there."
