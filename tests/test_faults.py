@@ -21,7 +21,7 @@ from tests.forked import Ended, Prepare, run, start
 
 RUN = ["+experiment=smoke", "tracker=none", "policy.steps=6"]
 SWEEP = ["-m", *RUN, "method.m=1,2"]
-FEW = 2  # of each kind in `make test`
+FEW = 1  # of each kind in `make test`
 PARTS = 4  # of all of a kind, for several processes
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")

@@ -113,6 +113,7 @@ def test_data_of_an_installed_package_are_its_files(config, tmp_path, monkeypatc
     (tmp_path / "easy_vqa/__init__.py").touch()
     (tmp_path / "easy_vqa/questions.json").write_text("[1]")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "easy_vqa", raising=False)  # another test may have imported the installed one
     monkeypatch.setattr("stv_exp.data.installed.INSTALLED", str(tmp_path / "easy_vqa"))
     before = signed(config, loader=loader)
     rewrite(tmp_path / "easy_vqa/questions.json", 1)

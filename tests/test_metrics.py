@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from stv_exp.check_config import check
+from stv_exp.check_config import checked
 from stv_exp.config import Config, DatasetConfig
 from stv_exp.data.demonstrations import DemonstrationSampler
 from stv_exp.data.prompts import make_prompt
@@ -179,7 +179,7 @@ def test_answers_without_a_letter_are_refused_by_choice():
 
 
 def test_an_unknown_metric_is_refused_with_the_choices():
-    for refuse in (lambda: metric("bleu"), lambda: check(Config(dataset=DatasetConfig(metric="bleu")))):
+    for refuse in (lambda: metric("bleu"), lambda: checked(Config(dataset=DatasetConfig(metric="bleu")))):
         with pytest.raises(StvError, match="exact_match, vqa_accuracy, vqa_accuracy_qwen, vizwiz_accuracy, choice"):
             refuse()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from stv_exp.check_config import check
+from stv_exp.check_config import checked
 from stv_exp.cli import configure
 from stv_exp.config import Config, ModelConfig, TemplateConfig
 from stv_exp.data.prompts import Prompt, make_prompt
@@ -98,7 +98,7 @@ def test_the_command_line_sets_it_either_way(override):
 )
 def test_arguments_that_nothing_reads_are_refused_before_anything_is_loaded(config, model, message):
     with pytest.raises(StvError, match=message):
-        check(replace(config, model=ModelConfig("tiny", **model)))
+        checked(replace(config, model=ModelConfig("tiny", **model)))
 
 
 def test_an_argument_that_the_template_does_not_read_is_refused(folder):

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from stv_exp.artefacts.values import fits, one_line
 from stv_exp.errors import StvError
-from stv_exp.network import hub_answers
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, HfApi, ModelCard
@@ -85,11 +84,8 @@ def push(
 
 def download(repo_id: str, revision: str | None = None, token: str | None = None) -> Path:
     """The file of a repo's task vector, from the cache where it is there; raises `StvError` where there is none."""
-    from huggingface_hub import constants
-
-    local = not (constants.HF_HUB_OFFLINE or hub_answers())
     with _explained(repo_id, revision):
-        return Path(_api(token).hf_hub_download(repo_id, FILE, revision=revision, local_files_only=local))
+        return Path(_api(token).hf_hub_download(repo_id, FILE, revision=revision))
 
 
 def write_folder(vector: Vector, folder: Path | str, repo_id: str | None = None) -> None:
@@ -258,10 +254,7 @@ def _refused(repo_id: str, writing: bool) -> str:
 
 
 def _failed(error: BaseException, status: int, repo_id: str, writing: bool) -> str:
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
     reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0].rstrip(".: ")
-    silent = type(error).__module__.startswith("httpx") or isinstance(error, LocalEntryNotFoundError)
-    if status >= 500 or silent:  # the library httpx, or its successor httpx2
+    if status >= 500 or type(error).__module__.startswith("httpx"):  # the library httpx, or its successor httpx2
         return f"The hub at {_endpoint()} cannot be reached for {repo_id} ({reason}); try again when it answers."
     return f"{repo_id} cannot be {'written' if writing else 'read'} ({reason}); mend that and try again."

@@ -82,6 +82,7 @@ def evaluate(
     backbone: Backbone, task: Task, vector: TaskVector | None, config: Config, split: str = "eval"
 ) -> list[Prediction]:
     """Answer every query of a split (eval or validation) behind `method.shots` demonstrations from the support."""
+    check(task, config)
     score = metric(config.dataset.metric)
     queries = task.validation if split == "validation" else task.evaluation
     module = _module(backbone, task, vector, config)
