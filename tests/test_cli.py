@@ -29,7 +29,7 @@ def typed(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
 
 
-def test_smoke_runs_every_stage_in_under_30_seconds(tmp_path):
+def test_smoke_runs_every_stage_in_under_45_seconds(tmp_path):
     start = time.monotonic()
     done = typed("+experiment=smoke", cwd=tmp_path)
     seconds = time.monotonic() - start
@@ -39,7 +39,7 @@ def test_smoke_runs_every_stage_in_under_30_seconds(tmp_path):
     assert {"log.txt", "metrics.json", "config.yaml"} <= {p.name for p in folder.iterdir()}
     assert yaml.safe_load((folder / "overrides.yaml").read_text()) == ["+experiment=smoke"]
     assert (tmp_path / "outputs/wandb").is_dir(), "W&B is on by default, offline"
-    assert seconds < 30
+    assert seconds < 45
 
 
 def test_help_and_the_resolved_config_answer_at_once(tmp_path):

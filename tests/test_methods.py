@@ -258,7 +258,7 @@ def test_a_method_runs_at_every_site(config, site, how):
         8 if site == "head" else 64
     )
     assert metrics["scoring"] == "tree" and metrics["token_forwards"]["policy"] > metrics["candidate_evaluations"]
-    with pytest.raises(StvError, match="made for .*n_layers 2"), vector.inserted(llama()):
+    with pytest.raises(StvError, match=r"made for .*n_layers 2"), vector.inserted(llama()):
         pass
 
 
