@@ -23,7 +23,7 @@ demo: $(READY)  ## set up, compare all methods on the testbed, print the table, 
 test: $(READY)  ## set up and run every test that needs no GPU and no network
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not network and not faults" -n auto --dist loadscope
 
-faults: $(READY)  ## a fault at every place of a run: kills, full disks, signals, damage (about 25 minutes)
+faults: $(READY)  ## a fault at every place of a run: kills, full disks, signals, damage (takes long)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n auto tests/test_faults.py
 
 lint: $(READY)  ## ruff, mypy, import-linter, codespell

@@ -134,6 +134,13 @@ def test_a_home_is_expanded_in_every_path(tmp_path, monkeypatch):
         assert setting(configure(word), key) == str(tmp_path / "x")
 
 
+def test_a_home_of_nobody_is_a_folder_of_that_name(tmp_path):
+    """As in a shell: there is no traceback."""
+    assert configure("outputs='~no_such_user/x'").outputs == "~no_such_user/x"
+    done = run(tmp_path, *SMOKE, "method=zero_shot", "outputs='~no_such_user/x'")
+    assert done.returncode == 0 and (tmp_path / "~no_such_user/x/runs").is_dir(), done.text
+
+
 def test_a_model_of_the_hub_is_refused_at_once_without_a_network(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     done = run(tmp_path, *SMOKE, "model.name=owner/x")

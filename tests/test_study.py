@@ -104,3 +104,13 @@ def test_a_file_takes_the_permissions_that_any_other_would(tmp_path):
     (tmp_path / "any").write_text("x")
     write_text(tmp_path / "ours", "x")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
+def test_damage_is_told_once_also_where_it_is_a_pipe(tmp_path):
+    """Which nobody may open: it would wait for a writer for ever."""
+    for damage in (Path.unlink, lambda path: (path.unlink(), os.mkfifo(path))):
+        assert run(tmp_path, *RUN).returncode == 0
+        (path,) = tmp_path.rglob("predictions.jsonl")
+        damage(path)
+        done = run(tmp_path, "-m", *RUN)
+        assert done.returncode == 0 and done.text.count("is damaged (predictions.jsonl is") == 1, done.text

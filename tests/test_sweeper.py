@@ -132,6 +132,12 @@ def test_a_variant_that_does_not_compose_is_refused_and_the_others_run_unless_th
     assert len(list(tmp_path.rglob("metrics.json"))) == 1
 
 
+def test_a_sweep_of_which_nothing_composes_names_each_job_and_no_other_setting(tmp_path):
+    done = stv_exp("-m", "+experiment=smoke", "tracker=none", "method=svt,mtw", "method.k=3", cwd=tmp_path)
+    assert done.returncode == 1 and "Error: 2 of 2 jobs were refused and 0 have failed:" in done.stderr
+    assert "is not read by" not in done.stderr
+
+
 def test_an_experiment_of_two_variants_ends_in_their_table(tmp_path):
     sweeper = {"params": {"seed": "0,1"}, "variants": ["method=zero_shot", "method=few_shot method.shots=1,2"]}
     experiment = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from string import Formatter
 from typing import Any
 
 from stv_exp import ranges
 from stv_exp.config import Config, ModelConfig, setting
+from stv_exp.data.files import expanded
 from stv_exp.errors import StvError
 from stv_exp.methods.method import Method
 from stv_exp.models.dtype import resolve
@@ -72,7 +72,7 @@ def _with_paths(config: Config) -> Config:
     paths = [key for key, limit in LIMITS.items() if isinstance(limit, ranges.Path)]
     for key in paths:
         if (value := setting(config, key)).startswith("~"):
-            config = _changed(config, key.split("."), str(Path(value).expanduser()))
+            config = _changed(config, key.split("."), str(expanded(value)))
     return config
 
 

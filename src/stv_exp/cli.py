@@ -20,6 +20,7 @@ from stv_exp.check_config import LIMITS
 from stv_exp.complaint import complaint
 from stv_exp.compose import check_given, config_folder, schema, to_config
 from stv_exp.config import Config
+from stv_exp.data.files import expanded
 from stv_exp.disk.study import Study
 from stv_exp.errors import StvError
 from stv_exp.methods.registry import KINDS, choices, summary
@@ -27,8 +28,7 @@ from stv_exp.models.dtype import say
 from stv_exp.sweeper import FailFast, register
 
 log = logging.getLogger(__name__)
-_joined: set[Study] = set()  # studies that jobs of this process belong to
-_outdated: dict[Study, bool] = {}  # those whose tables are, and whether they are to be printed
+_joined: dict[Study, bool] = {}  # studies that jobs of this process belong to, and whether their tables are printed
 
 
 def main() -> int:
@@ -65,7 +65,7 @@ def _prepare_arguments() -> None:
     sys.argv[1:] = [f"+{word}" if word.startswith("experiment=") else word for word in sys.argv[1:]]
     found = get_args_parser().parse_known_args()[0].config_dir
     if found:
-        folder = str(Path(found).expanduser().absolute())
+        folder = str(expanded(found).absolute())
         named = {found: folder, f"--config-dir={found}": f"--config-dir={folder}"}
         sys.argv[1:] = [named.get(word, word) for word in sys.argv[1:]]
         sys.path.insert(0, folder)
@@ -92,7 +92,7 @@ def _parts() -> str:
 
 
 OmegaConf.register_new_resolver("signature", _signature, replace=True)
-OmegaConf.register_new_resolver("expanded", lambda path: str(Path(path).expanduser()), replace=True)
+OmegaConf.register_new_resolver("expanded", lambda path: str(expanded(path)), replace=True)
 OmegaConf.register_new_resolver("limits", _limits, replace=True)
 OmegaConf.register_new_resolver("method_parts", _parts, replace=True)
 ConfigStore.instance().store(name="schema", node=schema())
@@ -115,7 +115,7 @@ def _job(cfg: DictConfig) -> float | None:
     except Exception as error:
         interruption.check()
         if not sweeping:
-            _outdated.clear()  # there is nothing new to compare
+            _joined.clear()  # there is nothing new to compare
             raise
         log.error("Failed: %s", complaint(error) or f"{type(error).__name__}: {error}")  # Hydra raises it at the end
         if config.fail_fast:
@@ -125,25 +125,26 @@ def _job(cfg: DictConfig) -> float | None:
 
 def _join_study(config: Config, sweeping: bool) -> None:
     """Add a run to its study; where that cannot be written, the run can still be looked up."""
-    from stv_exp import jobs
+    from stv_exp.identity import signatures
 
-    study, run = Study(Path(config.outputs), config.study), jobs.run_of(config)
+    study = Study(Path(config.outputs), config.study)
     try:
         if config.study_fresh and study not in _joined:
             study.clear()
-        _joined.add(study)
-        if study.add(run.signature) or sweeping or run.metrics is None or not study.shows(run.folder):
-            _outdated[study] = sweeping
+        study.add(signatures(config).run)
+        _joined[study] = sweeping
     except OSError as error:
         log.warning("The study %s cannot be written (%s)", study.folder, error.strerror)
 
 
 def _report_studies() -> None:
-    """Draw the tables of the studies anew, also where some jobs of a sweep failed."""
-    while _outdated:
+    """Draw a sweep's tables anew, also where some of its jobs failed, and those of single runs where they are old."""
+    while _joined:
+        study, printed = _joined.popitem()
+        if not printed and study.is_drawn:
+            continue
         from stv_exp.report.comparison import report
 
-        study, printed = _outdated.popitem()
         try:
             report(study.outputs, study.name, printed=printed)
         except StvError as error:  # every job failed: the reason is printed already

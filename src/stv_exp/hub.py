@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from stv_exp.artefacts.values import fits, one_line
 from stv_exp.errors import StvError
+from stv_exp.network import hub_address
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, HfApi, ModelCard
@@ -101,14 +101,7 @@ def write_folder(vector: Vector, folder: Path | str, repo_id: str | None = None)
 def _api(token: str | None) -> HfApi:
     from huggingface_hub import HfApi
 
-    return HfApi(_endpoint(), token=token)
-
-
-def _endpoint() -> str:
-    """The hub's address. HF_ENDPOINT is read now: the client reads it when transformers is imported."""
-    from huggingface_hub import constants
-
-    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    return HfApi(hub_address(), token=token)
 
 
 def _card(vector: Vector, repo_id: str | None) -> ModelCard:
@@ -256,5 +249,5 @@ def _refused(repo_id: str, writing: bool) -> str:
 def _failed(error: BaseException, status: int, repo_id: str, writing: bool) -> str:
     reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0].rstrip(".: ")
     if status >= 500 or type(error).__module__.startswith("httpx"):  # the library httpx, or its successor httpx2
-        return f"The hub at {_endpoint()} cannot be reached for {repo_id} ({reason}); try again when it answers."
+        return f"The hub at {hub_address()} cannot be reached for {repo_id} ({reason}); try again when it answers."
     return f"{repo_id} cannot be {'written' if writing else 'read'} ({reason}); mend that and try again."

@@ -16,9 +16,6 @@ class RunLog(logging.FileHandler):
         with suppress(OSError):
             super().emit(record)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Say nothing: the full disk that keeps a line from the log ends the run with its own sentence."""
-
     def close(self) -> None:
         with suppress(OSError):  # flushes what a full disk has not taken
             super().close()

@@ -12,12 +12,17 @@ from typing import Any
 _SECONDS = 5
 
 
-def hub_answers() -> bool:
-    """Whether anything answers at the hub's address (HF_ENDPOINT); not where HF_HUB_OFFLINE is set."""
+def hub_address() -> str:
+    """The hub's address. HF_ENDPOINT is read now: the client reads it when transformers is imported."""
     from huggingface_hub import constants
 
+    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+
+
+def hub_answers() -> bool:
+    """Whether anything answers at the hub's address (HF_ENDPOINT); not where HF_HUB_OFFLINE is set."""
     try:
-        return _ask((os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/"))
+        return _ask(hub_address())
     except Exception:  # of the HTTP library, and which one that is depends on the client's version
         return False
 

@@ -48,10 +48,14 @@ log = logging.getLogger(__name__)
 
 def check(config: Config) -> None:
     """Raise `StvError` for settings that do not fit the model, by its config.json, or the tracker."""
+    _check_grid(config)
+    check_tracker(config)
+
+
+def _check_grid(config: Config) -> None:
     method = Method.of(config)
     if method.inserts:
         method.check_grid(model_grid(config))
-    check_tracker(config)
 
 
 def run(config: Config, overrides: list[str]) -> dict[str, Any]:
@@ -62,6 +66,8 @@ def run(config: Config, overrides: list[str]) -> dict[str, Any]:
         if (metrics := job.metrics) is not None:
             log.info("Run %s is done; its results are in %s", job.signature, job.folder)
             return metrics
+        if found := job.damage:
+            log.warning("Run %s is damaged (%s) and is made anew from its stages", job.signature, found)
         check_tracker(config)
         with tracked(config, job.signature) as tracker:
             with job.recorded(config, overrides):
@@ -93,7 +99,7 @@ class Pipeline:
         """Scan, bank, policy and evaluation; writes the run's files."""
         costs: dict[str, Cost] = {}
         bank = chosen = None
-        check(self.config)  # before the weights are loaded, and hours of scanning
+        _check_grid(self.config)  # before the weights are loaded, and hours of scanning
         self._check_task()
         if self.method.inserts:
             scanned, costs["scan"] = self._stage("scan", Scan, self._scan)

@@ -85,7 +85,7 @@ class VariantSweeper(BasicSweeper):
                 good.append(job)
             except (StvError, HydraException, OmegaConfBaseException) as error:
                 refused[" ".join(job)] = str(complaint(error))
-        if all(config.job == "run" for config in configs):
+        if configs and all(config.job == "run" for config in configs):
             check_given(given, configs)
         if any(config.fail_fast for config in configs):
             _refuse(len(jobs), refused, [])

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 
@@ -91,13 +92,16 @@ def checksum(path: Path) -> str:
 def damage(folder: Path, checksums: dict[str, str]) -> str | None:
     """What is wrong with the files of a folder (`predictions.jsonl is missing`), None where all are as written."""
     for name, expected in checksums.items():
+        path = folder / name
         try:
-            if checksum(folder / name) != expected:
+            if not S_ISREG(path.stat().st_mode):  # never opened: a pipe would wait for a writer
+                return f"{name} is no file"
+            if checksum(path) != expected:
                 return f"{name} has changed since it was written"
         except FileNotFoundError:
             return f"{name} is missing"
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
+        except (OSError, ValueError) as error:
+            return f"{name} cannot be read ({getattr(error, 'strerror', error)})"
     return None
 
 

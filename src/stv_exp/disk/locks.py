@@ -60,8 +60,8 @@ def _acquire(lock: FileLock, folder: Path) -> None:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        holder = read_json(_holder(folder)) or {}
-        who = "process {pid} on {host}, since {since}".format_map(holder) if {*holder} >= {*process()} else "another"
+        holder = dict.fromkeys(process(), "?") | (read_json(_holder(folder)) or {})
+        who = "process {pid} on {host}, since {since}".format_map(holder)
         log.info("Waiting for %s, which is being made by %s", folder.name, who)
         lock.acquire(poll_interval=0.1)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import platform
 import subprocess
 import traceback
@@ -25,7 +24,6 @@ from stv_exp.disk.files import checksum, damage, read_json, write_json, write_te
 from stv_exp.disk.locks import process
 from stv_exp.identity import Signatures, origin, settings
 
-log = logging.getLogger(__name__)
 _PACKAGES = ("stv_exp", "torch", "transformers", "lightning", "hydra-core", "faiss-cpu", "numpy")
 _NOT_CHECKED = ("status.json", "log.txt", "traceback.txt")  # they go on being written
 
@@ -43,12 +41,15 @@ class Run:
     def metrics(self) -> dict[str, Any] | None:
         """The metrics of a run that is done and whose files are as they were written, else None."""
         status = read_json(self.folder / "status.json") or {}
-        if status.get("state") != "done":
-            return None
-        if found := damaged(self.folder, status):
-            log.warning("Run %s is damaged (%s) and is made anew from its stages", self.signature, found)
+        if status.get("state") != "done" or damaged(self.folder, status):
             return None
         return read_json(self.folder / "metrics.json")
+
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with the files of a run that is done, None where nothing is."""
+        status = read_json(self.folder / "status.json") or {}
+        return damaged(self.folder, status) if status.get("state") == "done" else None
 
     @contextmanager
     def recorded(self, config: Config, overrides: list[str]) -> Iterator[None]:

@@ -23,19 +23,19 @@ class Study:
     def folder(self) -> Path:
         return self.outputs / "sweeps" / self.name
 
-    def add(self, signature: str) -> bool:
-        """Whether the run is new to the study, which then holds it."""
+    def add(self, signature: str) -> None:
+        """Have the study hold a run; what it holds already is not written again."""
         entry = self.folder / f"{signature}.run"
-        if entry.exists():
-            return False
-        self.folder.mkdir(parents=True, exist_ok=True)
-        entry.touch()
-        return True
+        if not entry.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            entry.touch()
 
-    def shows(self, run: Path) -> bool:
-        """Whether the tables were written after the end of a run."""
-        table, status = self.folder / "runs.csv", run / "status.json"
-        return table.is_file() and status.is_file() and table.stat().st_mtime >= status.stat().st_mtime
+    @property
+    def is_drawn(self) -> bool:
+        """Whether its tables were written after every entry and after the latest news of every run."""
+        table = self.folder / "runs.csv"
+        news = [*self.folder.glob("*.run"), *(run / "status.json" for run in self.runs())]
+        return table.is_file() and all(n.stat().st_mtime <= table.stat().st_mtime for n in news if n.is_file())
 
     def clear(self) -> None:
         """Start over: the runs themselves stay."""

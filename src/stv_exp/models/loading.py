@@ -6,6 +6,7 @@ import gc
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,12 @@ def model_grid(config: Config) -> Grid:
 
     Raises `StvError` where the configuration cannot be read, or the model has no such site.
     """
-    model, name = config.model, config.method.site
+    return _grid(replace(config.model), config.method.site)  # of its own: a key must not change
+
+
+@cache
+def _grid(model: ModelConfig, name: str) -> Grid:
+    """Once a process: the jobs of a sweep share a model, and each is checked before the sweep and in its turn."""
     options, source = _options(model), model_folder(model.name)
     try:
         found: Any = AutoConfig.from_pretrained(source, **options)
