@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -21,11 +23,12 @@ from stv_exp.complaint import complaint
 from stv_exp.compose import check_given, config_folder, schema, to_config
 from stv_exp.config import Config
 from stv_exp.data.files import expanded
-from stv_exp.disk.study import Study
+from stv_exp.disk.study import Entry, Study
 from stv_exp.errors import StvError
 from stv_exp.methods.registry import KINDS, choices, summary
 from stv_exp.models.dtype import say
 from stv_exp.sweeper import FailFast, register
+from stv_exp.title import title
 
 log = logging.getLogger(__name__)
 _joined: dict[Study, bool] = {}  # studies that jobs of this process belong to, and whether their tables are printed
@@ -78,6 +81,16 @@ def _signature(*, _root_: DictConfig) -> str:
     return signatures(to_config(_root_)).run
 
 
+def _outputs_folder(debug: bool) -> str:
+    """Resolver for `outputs`: with `debug` a folder that lives as long as this process."""
+    return _scratch().name if debug else "outputs"
+
+
+@cache
+def _scratch() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="stv_exp-debug-")
+
+
 def _limits() -> str:
     """Resolver for `--help`: what settings may be."""
     return "\n".join(["What settings may be:", *(f"  {key:<32}{limit}" for key, limit in LIMITS.items())])
@@ -92,6 +105,7 @@ def _parts() -> str:
 
 
 OmegaConf.register_new_resolver("signature", _signature, replace=True)
+OmegaConf.register_new_resolver("outputs_folder", _outputs_folder, replace=True)
 OmegaConf.register_new_resolver("expanded", lambda path: str(expanded(path)), replace=True)
 OmegaConf.register_new_resolver("limits", _limits, replace=True)
 OmegaConf.register_new_resolver("method_parts", _parts, replace=True)
@@ -108,7 +122,8 @@ def _job(cfg: DictConfig) -> float | None:
     from stv_exp import jobs
 
     if config.job == "run":
-        _join_study(config, sweeping)
+        if not config.debug:
+            _join_study(config, sweeping)
         say(config.model.name, cfg.model.dtype, config.trainer.accelerator)
     try:
         return jobs.start(config, overrides)
@@ -131,7 +146,7 @@ def _join_study(config: Config, sweeping: bool) -> None:
     try:
         if config.study_fresh and study not in _joined:
             study.clear()
-        study.add(signatures(config).run)
+        study.add(signatures(config).run, Entry(title(config)))
         _joined[study] = sweeping
     except OSError as error:
         log.warning("The study %s cannot be written (%s)", study.folder, error.strerror)

@@ -172,20 +172,11 @@ class CandidateSearch(Stage):
 
     def _affordable(self) -> int:
         """Steps within the budget, beside the final decision; raises `StvError` where there is none."""
-        policy, each = self.config.policy, self.how.step_evaluations()
-        final = self.how.final_evaluations(len(self.support))
-        if policy.budget:
+        tokens = float("nan")
+        if self.config.policy.budget:
             answers = [self._answer(self._prompt(q))[: self._rewarded] for q in self.support]
             tokens = sum(map(len, answers)) / len(answers)
-            steps = int((policy.budget / tokens - final) / (each * (3 if self.how.differentiates else 1)))
-        else:
-            steps = policy.steps - -(-final // each)
-        if steps < 1:
-            raise StvError(
-                f"policy.steps={policy.steps} (or policy.budget) x {each} evaluations leave none after the final "
-                f"selection's {final}; raise policy.steps or lower policy.selection_draws."
-            )
-        return steps
+        return self.how.affordable_steps(len(self.support), tokens)
 
     def _rewards(self, queries: Sequence[Example], chosen: Insertion) -> Tensor:
         prompts = [self._prompt(q) for q in queries]
