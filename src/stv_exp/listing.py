@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 
@@ -22,6 +22,13 @@ from stv_exp.data.loader import task_names
 from stv_exp.errors import StvError
 from stv_exp.metrics import METRICS
 
+_KINDS_OF_VALUES: dict[Any, str] = {
+    bool: "true or false",
+    str: "a text",
+    str | None: "a text, or null",
+    list[str]: "a list of texts",
+    Any: "names with values, or null",
+}
 Line = tuple[str, str]  # a name and what it is
 
 
@@ -80,9 +87,8 @@ def _metrics() -> Iterator[Line]:
 
 
 def _settings() -> Iterator[Line]:
-    for key, value in _flat(configure()):
-        limit = f"  ({LIMITS[key]})" if key in LIMITS else ""
-        yield key, f"{_shown(value)}{limit}"
+    for key, value, allowed in _flat(configure()):
+        yield key, f"{_shown(value)}  ({allowed})"
 
 
 KINDS: dict[str, Callable[[], Iterator[Line]]] = {
@@ -107,30 +113,39 @@ def settings_page() -> str:
 
 def _sections(config: Any, prefix: str) -> Iterator[str]:
     """A section, then those inside it."""
-    inner = [field.name for field in fields(config) if is_dataclass(getattr(config, field.name))]
-    own = [(f.name, getattr(config, f.name)) for f in fields(config) if f.name not in inner]
     yield f"## {prefix.rstrip('.') or 'Job'}\n\n{inspect.getdoc(type(config))}\n"
     yield "| setting | value | may be |\n|---|---|---|"
-    for name, value in own:
-        key = prefix + name
-        yield f"| `{key}` | {_code(value)} | {_cell(str(LIMITS.get(key, '')))} |"
+    for key, value, allowed in _own(config, prefix):
+        yield f"| `{key}` | {_code(value)} | {_cell(allowed)} |"
     yield ""
-    for name in inner:
-        yield from _sections(getattr(config, name), f"{prefix}{name}.")
+    for name, section in _inner(config):
+        yield from _sections(section, f"{prefix}{name}.")
 
 
-def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for field in fields(config):
-        value, key = getattr(config, field.name), prefix + field.name
-        if is_dataclass(value):
-            yield from _flat(value, f"{key}.")
-        else:
-            yield key, value
+def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    yield from _own(config, prefix)
+    for name, section in _inner(config):
+        yield from _flat(section, f"{prefix}{name}.")
+
+
+def _own(config: Any, prefix: str) -> Iterator[tuple[str, Any, str]]:
+    """Key, value and what it may be, of the settings of a section."""
+    hints = get_type_hints(type(config))
+    inner = [name for name, _ in _inner(config)]
+    for name in (field.name for field in fields(config) if field.name not in inner):
+        key = prefix + name
+        yield key, getattr(config, name), str(LIMITS.get(key) or _KINDS_OF_VALUES[hints[name]])
+
+
+def _inner(config: Any) -> list[tuple[str, Any]]:
+    return [(f.name, section) for f in fields(config) if is_dataclass(section := getattr(config, f.name))]
 
 
 def _shown(value: object) -> str:
     """As one would type it in YAML, on one line."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
+    style = '"' if isinstance(value, str) and "\n" in value else None
+    text: str = yaml.safe_dump(value, default_flow_style=True, default_style=style, width=10_000)
+    return text.removesuffix("...\n").strip()
 
 
 def _code(value: object) -> str:

@@ -52,12 +52,15 @@ def planned(configs: Sequence[Config]) -> list[Planned]:
 def _planned(config: Config, title: str, seen: set[str]) -> Planned:
     if config.job != "run":
         return Planned(title, "to run", Estimate())
+    names = signatures(config)
     if run_of(config).metrics is not None:
         return Planned(title, "done", Estimate())
-    needed = {stage: name for stage in _STAGES if (name := getattr(signatures(config), stage))}
+    if names.run in seen:
+        return Planned(title, "the same as another", Estimate())
+    needed = {stage: name for stage in _STAGES if (name := getattr(names, stage))}
     kept = [stage for stage, name in needed.items() if Store(config.outputs).holds(stage, name)]
     shared = [stage for stage, name in needed.items() if name in seen]
     left = [stage for stage in needed if stage not in {*kept, *shared}]
-    seen |= {*needed.values()}
+    seen |= {names.run, *needed.values()}
     state = f"cached in part ({', '.join(kept)})" if kept else "to run"
     return Planned(title, state, sum((estimate(stage, config) for stage in [*left, "evaluation"]), Estimate()))

@@ -53,9 +53,15 @@ class Meter:
     def __init__(self, stage: str, total: int, done: int = 0, bar: bool = True) -> None:
         self.stage = stage
         self.total = total
+        self.done = done
+        self._wants_bar = bar and sys.stderr.isatty()
+        self._bar: Progress | None = None
+
+    def begin(self, done: int) -> None:
+        """Start the clock, with `done` items behind it."""
         self.done = self._first = done
         self._started = self._told = self._kept = time.monotonic()
-        self._bar = _bar(self._title(), total, done) if bar and sys.stderr.isatty() else None
+        self._bar = _bar(self._title(), self.total, done) if self._wants_bar else None
 
     def advance(self, n: int = 1) -> None:
         """Count `n` items more and tell it where it is time to."""
@@ -63,7 +69,7 @@ class Meter:
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self.done)
         now = time.monotonic()
-        if now - self._told >= LINE:
+        if now - self._told >= LINE and self.done < self.total:
             self._told = now
             self._tell()
         if _place.folder is not None and now - self._kept >= FILE:

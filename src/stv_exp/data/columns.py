@@ -1,4 +1,4 @@
-"""`dataset=hub`: any dataset of the package `datasets` (extra `datasets`), its columns named by `dataset.fields`.
+"""`dataset=hub`: any dataset of the package `datasets`, its columns named by `dataset.fields`.
 
 `dataset.root` is a hub id, a folder of files that `load_dataset` understands, or one that `save_to_disk` wrote;
 `dataset.task` is its configuration (subset), or `default`. Code that comes with a dataset is never run.
@@ -34,7 +34,7 @@ from stv_exp.network import cache_if_offline
 
 BUFFER = 1_000  # rows that a stream is shuffled within
 _SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` leaves
-Dataset = Any  # the package is optional: a `Dataset`, or with streaming an `IterableDataset`
+Dataset = Any  # a `Dataset`, or with streaming an `IterableDataset`
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,8 @@ def _splits(config: DatasetConfig) -> dict[str, Dataset]:
 
 
 def _package() -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise StvError("dataset=hub needs the package datasets; run: pip install 'stv_exp[datasets]'.") from error
+    import datasets  # here, as it takes a second
+
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     return datasets

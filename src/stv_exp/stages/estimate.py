@@ -56,7 +56,7 @@ def _policy(config: Config) -> Estimate:
     asked = min(steps * config.policy.queries, n_support)
     prefixes = _batches(asked, config) if steps * config.policy.queries >= n_support else asked
     candidates = steps * how.step_evaluations() + final
-    passes = prefixes + steps + ceil(final / config.policy.samples)
+    passes = prefixes + steps + bool(final)
     return Estimate(passes, asked * (_prompt(config, 0) - 1) + candidates * answer)
 
 

@@ -16,6 +16,12 @@ class StageProgress(Callback):
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
 
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.meter.begin(max(self.meter.done, trainer.global_step))
+
+    def on_predict_start(self, *_: object) -> None:
+        self.meter.begin(0)
+
     def on_predict_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, *_: object
     ) -> None:
