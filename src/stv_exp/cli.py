@@ -103,6 +103,8 @@ class Job:
     """What Hydra calls: in another process too, where it stands in the same folder and finds the same modules."""
 
     def __call__(self, cfg: DictConfig) -> float | None:
+        if "SUBMITIT_EXECUTOR" in os.environ:  # which hears signals itself, and queues the job again
+            return _job(cfg)
         with interruption.interruptible():
             return _job(cfg)
 

@@ -22,6 +22,7 @@ from stv_exp.config import TrainerConfig
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+warnings.filterwarnings("ignore", message="The `srun` command is available")  # and decides nothing here
 
 
 class Stage(LightningModule):
