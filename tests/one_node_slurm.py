@@ -1,4 +1,4 @@
-"""A Slurm of one node in a folder of its own: nothing is installed, nothing outside is configured, and all of it ends."""
+"""A Slurm of one node in a folder of its own: nothing outside is configured, and all of it ends."""
 
 from __future__ import annotations
 

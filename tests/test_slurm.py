@@ -32,7 +32,7 @@ def environment(tmp_path_factory) -> Iterator[dict[str, str]]:
         yield found
 
 
-def wait_for(found, seconds: float = 240) -> object:
+def wait_for(found, seconds: float = 400) -> object:
     """The first true answer of `found`."""
     end = time.monotonic() + seconds
     while not (answer := found()):

@@ -25,7 +25,7 @@ from stv_exp.methods.search import Search
 from stv_exp.models.backbone import COUNTED, Backbone
 from stv_exp.models.edits import Edit, Insertion
 from stv_exp.models.scorer import Scorer
-from stv_exp.stages.checkpoint import checkpoints, newest
+from stv_exp.stages.checkpoint import SearchCheckpoint, newest
 from stv_exp.stages.trainer import Items, Stage, make_trainer
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def search(module: CandidateSearch, logger: Logger | None = None, folder: Path |
 def fit(module: CandidateSearch, logger: Logger | None = None, folder: Path | None = None) -> None:
     """Run the steps of a search that are left, each on its queries."""
     left = module.queries()[module.step :]
-    kept = [checkpoints(folder)] if folder else []
+    kept = [SearchCheckpoint(folder)] if folder else []
     trainer = make_trainer(module.config.trainer, False, logger, kept, max_epochs=1)
     if left:
         trainer.fit(module, DataLoader(Items(left), batch_size=None))
