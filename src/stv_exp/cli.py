@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import hydra
@@ -77,6 +79,16 @@ def _signature(*, _root_: DictConfig) -> str:
     return signatures(to_config(_root_)).run
 
 
+def _outputs_folder(debug: bool) -> str:
+    """Resolver for `outputs`: with `debug` a folder that lives as long as this process."""
+    return _scratch().name if debug else "outputs"
+
+
+@cache
+def _scratch() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="stv_exp-debug-")
+
+
 def _limits() -> str:
     """Resolver for `--help`: what settings may be."""
     return "\n".join(["What settings may be:", *(f"  {key:<32}{limit}" for key, limit in LIMITS.items())])
@@ -91,6 +103,7 @@ def _parts() -> str:
 
 
 OmegaConf.register_new_resolver("signature", _signature, replace=True)
+OmegaConf.register_new_resolver("outputs_folder", _outputs_folder, replace=True)
 OmegaConf.register_new_resolver("expanded", lambda path: str(expanded(path)), replace=True)
 OmegaConf.register_new_resolver("gpus", lambda accelerator: 1 if accelerator == "cuda" else None, replace=True)
 OmegaConf.register_new_resolver("limits", _limits, replace=True)
@@ -128,7 +141,10 @@ def _job(cfg: DictConfig) -> float | None:
     from stv_exp import jobs
 
     if config.job == "run":
-        _join(config, sweeping)
+        if config.plan:
+            return _plan(config)
+        if not config.debug:
+            _join(config, sweeping)
         say(config.model.name, cfg.model.dtype, config.trainer.accelerator)
     try:
         return jobs.start(config, overrides)
@@ -138,6 +154,14 @@ def _job(cfg: DictConfig) -> float | None:
             studies.forget()  # there is nothing new to compare
             raise
         raise _failed(error, config.fail_fast) from error
+
+
+def _plan(config: Config) -> float | None:
+    """What a single run would do; a sweep's plan is its sweeper's."""
+    from stv_exp.plan import show_plan
+
+    show_plan([config])
+    return None
 
 
 def _join(config: Config, sweeping: bool) -> None:

@@ -14,9 +14,10 @@ from omegaconf import DictConfig
 
 from stv_exp.config import Config
 from stv_exp.data.files import expanded
-from stv_exp.disk.study import Study
+from stv_exp.disk.study import Entry, Study
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures
+from stv_exp.title import title
 
 log = logging.getLogger(__name__)
 _joined: dict[Study, bool] = {}  # and whether their tables are printed
@@ -29,17 +30,26 @@ class Joined(Callback):
         _open(Study(expanded(config.outputs), config.study), config.study_fresh, printed=True)
 
 
-def join(config: Config, printed: bool) -> None:
-    """Add a run to its study, and have the study's tables drawn at the end of this process."""
+def join(config: Config, printed: bool, entry: Entry | None = None) -> None:
+    """Add a run to its study, and have the study's tables drawn at the end of this process.
+
+    `entry` is what a sweep calls it; a run that is there under such a name keeps it.
+    """
     with _warned(config) as study:
         _open(study, config.study_fresh, printed)
-        study.add(signatures(config).run)
+        study.add(signatures(config).run, entry or Entry(title(config)))
 
 
 def add(config: Config) -> None:
     """Add a run to its study, whose tables another process draws."""
     with _warned(config) as study:
-        study.add(signatures(config).run)
+        study.add(signatures(config).run, Entry(title(config)))
+
+
+def entry(config: Config) -> Entry:
+    """What a run is called in its study, by its last sweep if it was in any."""
+    known = Study(Path(config.outputs), config.study).entry(signatures(config).run)
+    return known if known.title else Entry(title(config))
 
 
 def forget() -> None:

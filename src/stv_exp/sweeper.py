@@ -27,8 +27,10 @@ from stv_exp import studies
 from stv_exp.complaint import complaint
 from stv_exp.compose import check_given, to_config
 from stv_exp.config import Config
+from stv_exp.disk.study import Entry
 from stv_exp.errors import StvError
-from stv_exp.jobs import check
+from stv_exp.jobs import check, run_of
+from stv_exp.title import titles
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,9 @@ class VariantSweeperConf(BasicSweeperConf):
     variants: list[Any] | None = None  # of text; `parse_variant` refuses the rest in words
     subset: int | None = None
     subset_seed: int = 0
+
+
+Good = tuple[list[str], Config]  # a job's overrides and what they make
 
 
 class FailFast(BaseException):
@@ -78,9 +83,18 @@ class VariantSweeper(BasicSweeper):
         parser = OverridesParser.create(self.hydra_context.config_loader)
         given = parser.parse_overrides(arguments)
         jobs = _subset(self._jobs(given, parser), self.subset, self.subset_seed)
-        good, refused, fail_fast = self._checked(jobs, [str(override.input_line) for override in given])
-        results = self._launched(good, fail_fast)
-        _refuse(len(jobs), refused, [_failure(*pair) for pair in zip(good, results, strict=False) if _failed(pair[1])])
+        good, refused = self._checked(jobs, [str(override.input_line) for override in given])
+        configs = [config for _, config in good]
+        if any(config.plan for config in configs):
+            from stv_exp.plan import show_plan  # which knows models
+
+            show_plan(configs)
+            _refuse(len(jobs), refused, [])
+            return []
+        _join_studies(configs)
+        _say_how_many(configs)
+        results = self._launched([job for job, _ in good], any(config.fail_fast for config in configs))
+        _refuse(len(jobs), refused, _failures(good, results))
         return results
 
     def _jobs(self, given: Sequence[Override], parser: OverridesParser) -> list[list[str]]:
@@ -125,12 +139,12 @@ class VariantSweeper(BasicSweeper):
                 "again, it goes on from what is finished."
             ) from error
 
-    def _checked(self, jobs: Sequence[list[str]], given: Sequence[str]) -> tuple[list[list[str]], dict[str, str], bool]:
-        """The jobs that can work, of the others the sentence, and `fail_fast`, with which there may be no others.
+    def _checked(self, jobs: Sequence[list[str]], given: Sequence[str]) -> tuple[list[Good], dict[str, str]]:
+        """The jobs that can work, and of the others the sentence; with `fail_fast` there may be no others.
 
         Raises `StvError` for what the command line gives and the method of no job reads.
         """
-        good, refused, configs = list[tuple[list[str], Config]](), dict[str, str](), list[Config]()
+        good, refused, configs = list[Good](), dict[str, str](), list[Config]()
         for job in jobs:
             try:
                 configs.append(self._composed(job))
@@ -140,23 +154,27 @@ class VariantSweeper(BasicSweeper):
                 refused[" ".join(job)] = str(complaint(error))
         if configs and all(config.job == "run" for config in configs):
             check_given(given, configs)
-        if fail_fast := any(config.fail_fast for config in configs):
+        if any(config.fail_fast for config in configs):
             _refuse(len(jobs), refused, [])
         for words, sentence in refused.items():
             log.error("Refused: %s: %s", words, sentence)
-        _join_studies(config for _, config in good)
-        return [job for job, _ in good], refused, fail_fast
+        return good, refused
 
     def _composed(self, job: Sequence[str]) -> Config:
         assert self.hydra_context is not None and self.config is not None
         return to_config(self.hydra_context.config_loader.load_sweep_config(self.config, list(job)))
 
 
-def _join_studies(configs: Iterable[Config]) -> None:
+def _say_how_many(configs: Sequence[Config]) -> None:
+    done = sum(config.job == "run" and run_of(config).metrics is not None for config in configs)
+    log.info("%d jobs, of which %d are done", len(configs), done)
+
+
+def _join_studies(configs: Sequence[Config]) -> None:
     """Before the first job, so that all are seen to be awaited, and a study is started over once by this process."""
-    for config in configs:
-        if config.job == "run":
-            studies.join(config, printed=True)
+    for i, (config, title) in enumerate(zip(configs, titles(configs), strict=True), 1):
+        if config.job == "run" and not config.debug:
+            studies.join(config, printed=True, entry=Entry(title, i, len(configs)))
 
 
 def _refuse(n_jobs: int, refused: Mapping[str, str], failed: Sequence[str]) -> None:
@@ -168,6 +186,10 @@ def _refuse(n_jobs: int, refused: Mapping[str, str], failed: Sequence[str]) -> N
         raise StvError(
             f"{len(refused)} of {n_jobs} jobs were refused and {len(failed)} have failed:\n  " + "\n  ".join(lines)
         )
+
+
+def _failures(good: Sequence[Good], results: Sequence[JobReturn]) -> list[str]:
+    return [_failure(job, done) for (job, _), done in zip(good, results, strict=False) if _failed(done)]
 
 
 def _failed(done: JobReturn) -> bool:
