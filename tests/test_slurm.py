@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,13 +32,11 @@ def environment(tmp_path_factory) -> Iterator[dict[str, str]]:
         yield found
 
 
-def wait_for(found, seconds: float = 400) -> object:
-    """The first true answer of `found`."""
+def wait_for(met: Callable[[], bool], seconds: float = 400) -> None:
     end = time.monotonic() + seconds
-    while not (answer := found()):
+    while not met():
         assert time.monotonic() < end, "it did not come"
         time.sleep(0.2)
-    return answer
 
 
 def test_preempted_jobs_go_on_where_they_were_and_the_table_is_complete(tmp_path, environment):
@@ -53,8 +51,7 @@ def test_preempted_jobs_go_on_where_they_were_and_the_table_is_complete(tmp_path
         stderr=subprocess.STDOUT,
         text=True,
     )
-    searches = wait_for(lambda: (found := list(tmp_path.rglob("last.ckpt"))) and len(found) == 2)
-    assert searches
+    wait_for(lambda: len(list(tmp_path.rglob("last.ckpt"))) == 2)
     jobs = sorted(ask("squeue", "--noheader", "--array", "--format=%i", "--states=running").split())
     ask("scontrol", "requeue", jobs[0])  # as a preemption: SIGTERM, SIGKILL, back into the queue
     ask("scancel", f"--signal={signal.SIGUSR2.name}", jobs[1])  # as at the end of its time: it queues itself again

@@ -105,7 +105,7 @@ def _parts() -> str:
 OmegaConf.register_new_resolver("signature", _signature, replace=True)
 OmegaConf.register_new_resolver("outputs_folder", _outputs_folder, replace=True)
 OmegaConf.register_new_resolver("expanded", lambda path: str(expanded(path)), replace=True)
-OmegaConf.register_new_resolver("gpus", lambda accelerator: 1 if accelerator == "cuda" else None, replace=True)
+OmegaConf.register_new_resolver("gpus", lambda accelerator, n: n if accelerator == "cuda" else None, replace=True)
 OmegaConf.register_new_resolver("limits", _limits, replace=True)
 OmegaConf.register_new_resolver("method_parts", _parts, replace=True)
 ConfigStore.instance().store(name="schema", node=schema())
