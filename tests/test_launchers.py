@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import pickle
+import re
+import shlex
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
+from omegaconf import OmegaConf
 
+from stv_exp.cli import Job
 from stv_exp.complaint import complaint
+from stv_exp.compose import config_folder, to_config
 from stv_exp.interruption import Interrupted
 from tests.forked import Ended, run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 
+ROOT = Path(__file__).parents[1]
 SMOKE = ["-m", "+experiment=smoke", "tracker=none"]
 # Two splits of one picture each; importing it says how many threads there are.
 LOADER = """
@@ -33,6 +39,12 @@ def load(config):
         return tuple(Example(f"{name}{i}", (partial(Image.new, "RGB", (32, 32)),), "what?", ("a",)) for i in range(n))
     return Task(config.name, split("support", config.support), split("eval", config.eval))
 """
+
+
+def launched() -> list[str]:
+    """The commands of docs/clusters.md that a test of the docs cannot run."""
+    blocks = re.findall(r"```shell\n(.*?)```", (ROOT / "docs/clusters.md").read_text(), flags=re.DOTALL)
+    return "".join(blocks).splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +107,7 @@ def test_a_missing_plug_in_names_its_extra(choice, extra):
 
 
 def test_every_launcher_and_sweeper_of_a_group_names_one_of_hydras():
-    conf = Path(__file__).parents[1] / "conf"
-    named = {p.stem: yaml.safe_load(p.read_text())["defaults"][0] for p in conf.glob("launch/*.yaml")}
+    named = {p.stem: yaml.safe_load(p.read_text())["defaults"][0] for p in ROOT.glob("conf/launch/*.yaml")}
     assert {name: found["override /hydra/launcher"] for name, found in named.items()} == {
         "local": "basic",
         "joblib": "joblib",
@@ -116,8 +127,6 @@ def test_optuna_maximises_the_validation_score(tmp_path):
 
 
 def test_a_command_stands_in_its_own_folder_and_modules_in_another_process(tmp_path, monkeypatch):
-    from stv_exp.cli import Job
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path / "mine"))
     packed = pickle.dumps(Job())
@@ -125,4 +134,16 @@ def test_a_command_stands_in_its_own_folder_and_modules_in_another_process(tmp_p
     monkeypatch.setattr(sys, "path", [])
     pickle.loads(packed)
     assert Path.cwd() == tmp_path and str(tmp_path / "mine") in sys.path
-    os.chdir("/")
+
+
+@pytest.mark.parametrize("command", launched())
+def test_a_command_of_the_docs_that_launches_elsewhere_composes(command):
+    """Each is run by a test of its launcher, with other words; here it is seen that all its settings exist."""
+    overrides = [word.split(",")[0] for word in shlex.split(command)[4:] if "(" not in word]
+    try:
+        with initialize_config_dir(config_folder(), version_base="1.3"):
+            composed = compose("config", overrides, return_hydra_config=True)
+    except MissingConfigException as error:
+        pytest.skip(str(complaint(error)))
+    assert OmegaConf.to_container(composed.hydra.launcher, resolve=True)
+    to_config(composed)
