@@ -12,7 +12,7 @@ _COUNTS = ("n", "forwards", "bytes", "evaluations", "queries_to_pay", "locations
 
 def plain(value: Any) -> str:
     """A value as an axis tells it: `8` for 8.0, `-` for nothing."""
-    if pd.isna(value):
+    if not isinstance(value, list) and pd.isna(value):
         return "-"
     return f"{value:g}" if isinstance(value, float) and value.is_integer() else str(value)
 

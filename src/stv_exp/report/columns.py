@@ -35,7 +35,7 @@ def recorded(records: Sequence[Record], metric: str | None) -> pd.DataFrame:
     """The columns of `frame.runs` that each run has by itself; with `metric` its accuracy is its items' mean score."""
     rows = [_row(record, metric) for record in records]
     columns = {key: _column([row.get(key) for row in rows]) for key in dict.fromkeys(k for row in rows for k in row)}
-    return pd.DataFrame(columns | {key: pd.Series([row[key] for row in rows]) for key in _EXPECTED})
+    return pd.DataFrame(columns).assign(overrides=[list(record.overrides) for record in records])
 
 
 def items(records: Sequence[Record], runs: pd.DataFrame) -> pd.DataFrame:
@@ -58,10 +58,9 @@ def _row(record: Record, metric: str | None) -> dict[str, Any]:
         "bank": record.bank,
         "origin.model": printable(record.model),
         "origin.data": printable(record.data),
-        "overrides": printable(record.overrides),
     }
     missing = dict.fromkeys(_EXPECTED, float("nan"))
-    return {**missing, **record.settings, **record.numbers, **_accuracy(record, metric), **code, **own}
+    return {**record.settings, **missing, **record.numbers, **_accuracy(record, metric), **code, **own}
 
 
 def _accuracy(record: Record, metric: str | None) -> dict[str, float]:

@@ -59,8 +59,8 @@ class Rows:
         ]
 
     def models(self) -> list[str]:
-        """A model a run, as a label tells it: its name, with the checkpoint where one name has several."""
-        return [self._model(record) or UNKNOWN for record in self.records]
+        """A model a run: its name, with the checkpoint where one name has several."""
+        return [self._model(record) for record in self.records]
 
     def notes(self, labels: Sequence[str]) -> list[str]:
         """Sentences on rows that one would have expected to be one, and on settings that came with a benchmark."""
@@ -96,14 +96,13 @@ class Rows:
 
     def _origin(self, record: Record, selected: Collection[str]) -> list[str]:
         """Model and code, where they vary."""
-        varies = MODEL in self.varying[record.method] or self._checkpoint(record)
-        model = self._model(record) if varies and MODEL not in selected else ""
+        name = _name(record) if MODEL in self.varying[record.method] else ""
+        model = "" if MODEL in selected else "@".join(filter(None, (name, self._checkpoint(record))))
         version = self._version(record)
         return [f"{key}={value}" for key, value in (("model", model), ("version", version)) if value]
 
     def _model(self, record: Record) -> str:
-        name = printable(str(record.settings.get(MODEL, "")))
-        return "@".join(part for part in (name, self._checkpoint(record)) if part)
+        return "@".join(filter(None, (_name(record), self._checkpoint(record)))) or UNKNOWN
 
     def _checkpoint(self, record: Record) -> str:
         return printable(record.model) if len(self._checkpoints[_text(record, MODEL)]) > 1 else ""
@@ -142,6 +141,10 @@ class Rows:
     def _vary(records: Sequence[Record], of: Callable[[str], bool]) -> list[str]:
         names = [key for key in dict.fromkeys(key for record in records for key in record.settings) if of(key)]
         return [key for key in names if len({_text(record, key) for record in records}) > 1]
+
+
+def _name(record: Record) -> str:
+    return printable(str(record.settings.get(MODEL, "")))
 
 
 def _is_own(key: str) -> bool:

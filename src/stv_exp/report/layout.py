@@ -50,9 +50,9 @@ def _blocks(table: Table) -> Iterator[Grid]:
 def _told(grid: Grid, told: Collection[str]) -> Grid:
     """Without columns of numbers in which there is none, and those that the title tells then."""
     same = {i: grid.rows[0][i] for i in range(grid.names, len(grid.headers)) if len({row[i] for row in grid.rows}) == 1}
-    words = {i: f"{grid.headers[i]} {text}" for i, text in same.items() if grid.headers[i] in told}
+    words = {i: f"{grid.headers[i]}: {text}" for i, text in same.items() if grid.headers[i] in told}
     kept = [i for i in range(len(grid.headers)) if i not in words and same.get(i) != "-"]
-    return replace(grid.only(kept), title=", ".join([grid.title, *words.values()]))
+    return replace(grid.only(kept), title=grid.title + (f" ({', '.join(words.values())})" if words else ""))
 
 
 def _parts(grid: Grid, width: int) -> list[list[int]]:

@@ -37,7 +37,7 @@ def pivot(runs: pd.DataFrame, axes: Axes, value: str, name: str = "") -> tuple[T
     rows, columns = _sorted(place[:split] for place in cells), _sorted(place[split:] for place in cells)
     texts = _texts(cells, value)
     table = Table(
-        name or file_name(f"{value}-by-{'-'.join(axes.keys)}"),
+        name or file_name(f"{value}-by-{'-'.join(axes.keys)}".replace("variant", names.get("variant", ""))),
         f"{value}{_over(cells)}",
         [*(names[key] for key in (*axes.by, *axes.rows)), *(_header(axes.columns, c, names) or value for c in columns)],
         [[*row, *(texts.get((*row, *column), "-") for column in columns)] for row in rows],

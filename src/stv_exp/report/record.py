@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from stv_exp.disk.run import damaged
+from stv_exp.disk.files import damaged
 from stv_exp.errors import StvError
 from stv_exp.metrics import METRICS
 from stv_exp.report.damage import (
@@ -57,7 +56,7 @@ class Record:
 
     `items` has a row a query: id, question, answers, prediction, correct (its score in 0-1), demonstration_ids. `code`
     has the version of each stage that the run needed (empty: unknown). `asked` is a digest of the questions and their
-    right answers: the same ids may be of other data. `overrides` are those of its command, as a shell reads them.
+    right answers: the same ids may be of other data. `overrides` are its command's.
     """
 
     folder: Path
@@ -70,7 +69,7 @@ class Record:
     numbers: Mapping[str, float]
     items: pd.DataFrame
     asked: str
-    overrides: str
+    overrides: Sequence[str]
 
     @property
     def method(self) -> str:
@@ -147,17 +146,17 @@ def _metrics(path: Path) -> dict[str, Any]:
     return metrics
 
 
-def _overrides(path: Path) -> str:
+def _overrides(path: Path) -> list[str]:
     """Runs may have been made without a command line."""
     if not os.path.lexists(path):
-        return ""
+        return []
     try:
         words = yaml.safe_load(file_text(path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DamagedError(f"{path.name} is no YAML") from error
     if not is_texts(words):
         raise DamagedError(f"{path.name} is no list of texts")
-    return shlex.join(words)
+    return words
 
 
 def _lines(folder: Path, n: int) -> list[dict[str, Any]]:
