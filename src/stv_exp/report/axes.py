@@ -55,7 +55,8 @@ def find(option: str, key: str, runs: pd.DataFrame) -> str:
     if len(meant) > 1:
         raise StvError(f"{option} {one_line(key)} may be {' or '.join(meant)}; write the one that you mean.")
     if not meant:
-        raise StvError(f"{option} {one_line(key)} is nothing that these runs record; {_advice(key, runs)}")
+        nothing = "no number" if option == "--values" else "nothing"
+        raise StvError(f"{option} {one_line(key)} is {nothing} that these runs record; {_advice(key, runs)}")
     return meant[0]
 
 

@@ -35,7 +35,7 @@ def recorded(records: Sequence[Record], metric: str | None) -> pd.DataFrame:
     """The columns of `frame.runs` that each run has by itself; with `metric` its accuracy is its items' mean score."""
     rows = [_row(record, metric) for record in records]
     columns = {key: _column([row.get(key) for row in rows]) for key in dict.fromkeys(k for row in rows for k in row)}
-    return pd.DataFrame(columns).assign(overrides=[list(record.overrides) for record in records])
+    return pd.DataFrame(columns).assign(overrides=pd.Series([list(r.overrides) for r in records], dtype=object))
 
 
 def items(records: Sequence[Record], runs: pd.DataFrame) -> pd.DataFrame:

@@ -52,17 +52,17 @@ def report(outputs: Path, study: str | None = None, question: Question | None = 
 
 def _page(loaded: Loaded, outputs: Path, study: str | None, question: Question) -> Page:
     title = question.title(study or str(outputs))
-    page = _asked(loaded) if question.axes.asked else _whole(loaded, outputs, title, question.against)
+    page = _asked(loaded, title) if question.axes.asked else _whole(loaded, outputs, title, question.against)
     chosen = [described(loaded.runs, question.select)] if question.select else []
     return replace(page, notes=[*chosen, *page.notes, *loaded.notes])
 
 
-def _asked(loaded: Loaded) -> Page:
+def _asked(loaded: Loaded, title: str) -> Page:
     """A table for each number that is asked for."""
     axes = completed(loaded.axes, loaded.runs)
     made = [pivot(loaded.runs, axes, value) for value in axes.values or ("accuracy",)]
     notes = dict.fromkeys(note for _, own in made for note in own)
-    return Page([table for table, _ in made], list(notes))
+    return Page([replace(table, title=f"{title}: {table.title}") for table, _ in made], list(notes))
 
 
 def _whole(loaded: Loaded, outputs: Path, title: str, against: str | None) -> Page:

@@ -11,19 +11,20 @@ from stv_exp.report.cells import number
 from stv_exp.report.tables import Table, by_model, in_order
 
 _COUNTED = ("seconds", "forwards", "token_forwards", "peak_memory_bytes")
+_STAGES = ("scan", "bank", "policy", "evaluation")
 _NAMES = ["method", "task", "seed", "run", "stage"]
 _HEADERS = ["seconds", "forwards", "token-forwards", "peak memory (MB)", "queries to pay"]
 
 
 def cost(runs: pd.DataFrame) -> Table:
     """One row a stage of each run, and one for all of them, which has the peak of the whole and the queries to pay."""
-    stages = [stage for key in runs.columns if (stage := _stage(str(key))) not in ("", "total")]
+    stages = sorted({stage for key in runs.columns if (stage := _stage(str(key))) not in ("", "total")}, key=_place)
     rows = [
         [model, *row]
         for model, block in by_model(runs)
         for _, own in in_order(block)
         for _, run in own.sort_values(["task", "seed"]).iterrows()
-        for row in _rows(run, list(dict.fromkeys(stages)))
+        for row in _rows(run, stages)
     ]
     return Table("cost", "", ["model", *_NAMES, *_HEADERS], rows, by=1, names=len(_NAMES)).varying()
 
@@ -40,6 +41,11 @@ def _rows(run: pd.Series, stages: list[str]) -> Iterator[list[str]]:
 def _stage(key: str) -> str:
     name, _, stage = key.partition(".")
     return stage if name in _COUNTED else ""
+
+
+def _place(stage: str) -> tuple[int, str]:
+    """Stages in the order in which they run."""
+    return (_STAGES.index(stage) if stage in _STAGES else len(_STAGES), stage)
 
 
 def _total(run: pd.Series, name: str, stages: list[str]) -> float | None:

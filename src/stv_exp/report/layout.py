@@ -29,15 +29,8 @@ class Grid:
         return Grid(self.title, [self.headers[i] for i in columns], rows, sum(i < self.names for i in columns))
 
 
-def grids(table: Table, width: int) -> Iterator[Grid]:
-    """The table's blocks, each split where `width` is too narrow, every part with the names."""
-    for block in _blocks(table):
-        for columns in _parts(block, width):
-            part = block.only(columns)
-            yield replace(part, widths=_widths(part, width))
-
-
-def _blocks(table: Table) -> Iterator[Grid]:
+def blocks(table: Table) -> Iterator[Grid]:
+    """The parts of a table that its first columns tell apart, each with these in its title."""
     found: dict[tuple[str, ...], list[Sequence[str]]] = {}
     for row in table.rows:
         found.setdefault(tuple(row[: table.by]), []).append(row[table.by :])
@@ -45,6 +38,13 @@ def _blocks(table: Table) -> Iterator[Grid]:
         block = ", ".join(f"{header} {text}" for header, text in zip(table.headers, place, strict=False))
         title = ": ".join(filter(None, (table.title, block)))
         yield _told(Grid(title, table.headers[table.by :], rows, table.names), table.told)
+
+
+def parts(block: Grid, width: int) -> Iterator[Grid]:
+    """The block, split where `width` is too narrow for all of its numbers, every part with the names."""
+    for columns in _columns(block, width):
+        part = block.only(columns)
+        yield replace(part, widths=_widths(part, width))
 
 
 def _told(grid: Grid, told: Collection[str]) -> Grid:
@@ -55,7 +55,7 @@ def _told(grid: Grid, told: Collection[str]) -> Grid:
     return replace(grid.only(kept), title=grid.title + (f" ({', '.join(words.values())})" if words else ""))
 
 
-def _parts(grid: Grid, width: int) -> list[list[int]]:
+def _columns(grid: Grid, width: int) -> list[list[int]]:
     """The columns of each part: the names and as many numbers as there is room for."""
     least, names = _least(grid), list(range(grid.names))
     parts = [[*names]]

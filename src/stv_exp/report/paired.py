@@ -38,7 +38,9 @@ def paired(runs: pd.DataFrame, predictions: pd.DataFrame, against: str | None = 
         raise StvError(f"--against {one_line(against)} is none of the methods; choose one of {', '.join(labels)}.")
     corrected = iter(holm([pair.found.p for pair in pairs if pair.found]))
     rows = [[pair.model, pair.method, pair.against, *_cells(pair.found, corrected)] for pair in pairs]
-    return Table("paired", "on the same items", ["model", *HEADERS], rows, by=1, told=("against", "items")).varying()
+    return Table(
+        "paired", "difference on the same items", ["model", *HEADERS], rows, by=1, told=("against", "items")
+    ).varying()
 
 
 def _pairs(model: str, block: pd.DataFrame, predictions: pd.DataFrame, against: str | None) -> Iterator[_Pair]:

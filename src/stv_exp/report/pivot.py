@@ -19,10 +19,11 @@ Place = tuple[str, ...]
 
 
 def completed(axes: Axes, runs: pd.DataFrame) -> Axes:
-    """The axes, and what keeps unlike runs out of one cell: a block a model, a row a method, where these vary."""
+    """The axes, and what keeps unlike runs out of one cell: a block a model, a row a variant, where these vary."""
     by = axes.by if "model" in axes.keys or runs["model"].nunique() == 1 else ("model", *axes.by)
-    told = runs["variant"].nunique() == 1 and (axes.rows or axes.columns)
-    return replace(axes, by=by, rows=axes.rows if told else ("variant", *axes.rows))
+    if runs["variant"].nunique() == 1 and (axes.rows or axes.columns):
+        return replace(axes, by=by)
+    return replace(axes, by=by, rows=(*axes.rows, "variant") if "method" in axes.rows else ("variant", *axes.rows))
 
 
 def pivot(runs: pd.DataFrame, axes: Axes, value: str, name: str = "") -> tuple[Table, list[str]]:
@@ -36,9 +37,10 @@ def pivot(runs: pd.DataFrame, axes: Axes, value: str, name: str = "") -> tuple[T
     split = len(axes.by) + len(axes.rows)
     rows, columns = _sorted(place[:split] for place in cells), _sorted(place[split:] for place in cells)
     texts = _texts(cells, value)
+    told = [names[key] if key == "variant" else key for key in axes.keys]
     table = Table(
-        name or file_name(f"{value}-by-{'-'.join(axes.keys)}".replace("variant", names.get("variant", ""))),
-        f"{value}{_over(cells)}",
+        name or file_name(f"{value}-by-{'-'.join(told)}"),
+        f"{value} by {', '.join(told[len(axes.by) :])}{_over(cells)}",
         [*(names[key] for key in (*axes.by, *axes.rows)), *(_header(axes.columns, c, names) or value for c in columns)],
         [[*row, *(texts.get((*row, *column), "-") for column in columns)] for row in rows],
         by=len(axes.by),
@@ -49,7 +51,8 @@ def pivot(runs: pd.DataFrame, axes: Axes, value: str, name: str = "") -> tuple[T
 
 def _names(keys: Sequence[str]) -> dict[str, str]:
     """Short names of the axes, in full where two are alike."""
-    short = {key: "method" if key == "variant" else key.removesuffix(".name").rpartition(".")[2] for key in keys}
+    short = {key: key.removesuffix(".name").rpartition(".")[2] for key in keys}
+    short |= {"variant": "settings" if "method" in keys else "method"}
     alike = Counter(short.values())
     return {key: name if alike[name] == 1 else key for key, name in short.items()}
 
@@ -89,7 +92,8 @@ def _sorted(places: Iterable[Place]) -> list[Place]:
 def _over(cells: Mapping[Place, pd.DataFrame]) -> str:
     """What each cell is a mean over, where all are over as many."""
     numbers = {what: {own[what].nunique() for own in cells.values()} for what in ("task", "seed")}
-    return "".join(f", {one} {what}{'s' * (one > 1)}" for what, (one, *more) in numbers.items() if not more)
+    told = [f"{one} {what}{'s' * (one > 1)}" for what, (one, *more) in numbers.items() if not more]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _texts(cells: Mapping[Place, pd.DataFrame], value: str) -> dict[Place, str]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from stv_exp.report.layout import Grid, grids
+from stv_exp.report.layout import Grid, blocks, parts
 from stv_exp.report.tables import Table
 from stv_exp.report.text import printable
 
@@ -18,20 +18,21 @@ _WIDEST = 10_000
 
 
 def print_table(table: Table) -> None:
-    """The table, in parts where the terminal is too narrow for it."""
+    """The table, each of its blocks under its title, in parts where there is too little room for it."""
     safe = [[printable(cell) for cell in row] for row in (table.headers, *table.rows)]
-    for grid in grids(replace(table, title=printable(table.title), headers=safe[0], rows=safe[1:]), _width()):
-        Console(width=_WIDEST).print(_drawn(grid))
+    for block in blocks(replace(table, headers=safe[0], rows=safe[1:])):
+        Console(width=_width()).print(Text(printable(block.title), style="bold"))
+        for part in parts(block, _width()):
+            Console(width=_WIDEST).print(_drawn(part))  # as wide as the parts are made
 
 
 def print_line(text: str) -> None:
     """A sentence, wrapped between words on a terminal."""
-    width = _width()
-    Console(width=width).print(Text(printable(text)), soft_wrap=width == _WIDEST)
+    Console().print(Text(printable(text)), soft_wrap=not sys.stdout.isatty())
 
 
 def _drawn(grid: Grid) -> RichTable:
-    drawn = RichTable(title=Text(grid.title, style="table.title"))
+    drawn = RichTable()
     for i, (header, width) in enumerate(zip(grid.headers, grid.widths, strict=True)):
         drawn.add_column(Text(header), width=width, overflow="fold", justify="left" if i < grid.names else "right")
     for row in grid.rows:
@@ -40,5 +41,5 @@ def _drawn(grid: Grid) -> RichTable:
 
 
 def _width() -> int:
-    """The terminal's, or what the environment says; a file or a log is as wide as its tables."""
+    """Columns of the terminal, or those that the environment gives; a file or a log is as wide as its tables."""
     return Console().width if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDEST
