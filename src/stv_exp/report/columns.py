@@ -13,19 +13,8 @@ from stv_exp.report.record import Record
 from stv_exp.report.text import printable
 from stv_exp.statistics import interval
 
-LEADING = [
-    "run",
-    "folder",
-    "label",
-    "method",
-    "model",
-    "task",
-    "seed",
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
-    "n",
-]
+LEADING = ["run", "folder", "label", "method", "model", "task", "seed"]
+LEADING += ["accuracy", "accuracy_low", "accuracy_high", "n"]
 ITEM = ["run", "label", "task", "seed", "id", "question", "answers", "prediction", "correct", "demonstration_ids"]
 # Of runs that were not asked for them, or of an earlier version: NaN.
 _EXPECTED = ("validation_accuracy", "location_search_seconds", "token_forwards.evaluation")

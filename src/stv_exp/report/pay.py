@@ -11,7 +11,7 @@ _SAME = ["model", "task", "seed"]
 def is_few_shot(runs: pd.DataFrame) -> pd.Series:
     """Which runs are prompting with demonstrations alone."""
     where = runs["method.where"] if "method.where" in runs else pd.Series("", index=runs.index)
-    return (runs["method"] == "few_shot") | ((where == "none") & (_shots(runs) > 0))
+    return (runs["method"] == "few_shot") | ((where.astype(str) == "none") & (_shots(runs) > 0))
 
 
 def most_shots_first(runs: pd.DataFrame) -> pd.DataFrame:
@@ -26,10 +26,10 @@ def _shots(runs: pd.DataFrame) -> pd.Series:
 
 
 def queries_to_pay(runs: pd.DataFrame) -> pd.Series:
-    """The number of queries after which a run's search has cost fewer token-forwards than few-shot prompting.
+    """The number of queries after which a run has taken no more token-forwards, its search included, than prompting.
 
-    Few-shot prompting is the run of the same model, task and seed with the most demonstrations. NaN without one, for
-    runs that search nothing, and where a query costs no less than with the prompt.
+    The prompting is the few-shot run of the same model, task and seed with the most demonstrations. NaN without one,
+    for runs that search nothing, and where a query costs no less than with the prompt.
     """
     each = runs.assign(each=runs["token_forwards.evaluation"] / runs["n"])
     prompting = most_shots_first(each.dropna(subset="each")).drop_duplicates(_SAME)

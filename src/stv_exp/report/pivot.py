@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from stv_exp.errors import StvError
 from stv_exp.report.axes import Axes
 from stv_exp.report.cells import deviated, plain
 from stv_exp.report.common import compared
@@ -30,9 +31,12 @@ def pivot(runs: pd.DataFrame, axes: Axes, value: str, name: str = "") -> tuple[T
     """Mean over tasks, then mean and deviation over seeds, at each place on the axes; sentences on what is left out.
 
     Cells that differ in more than their tasks are means over the same tasks. `n` counts seeds, where that varies.
+    Raises `StvError` where no run has the number.
     """
-    names = _names(axes.keys)
-    runs, notes = _comparable(runs.dropna(subset=value), axes, names)
+    names, runs = _names(axes.keys), runs.dropna(subset=value)
+    if runs.empty:
+        raise StvError(f"--values {value} is recorded by none of these runs; choose another number.")
+    runs, notes = _comparable(runs, axes, names)
     cells = _places(runs, axes.keys)
     split = len(axes.by) + len(axes.rows)
     rows, columns = _sorted(place[:split] for place in cells), _sorted(place[split:] for place in cells)

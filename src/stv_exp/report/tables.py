@@ -53,9 +53,10 @@ def by_task(runs: pd.DataFrame) -> Table:
     """One row a task, one column a method: mean and standard deviation over seeds."""
     labels = [label for label, _ in in_order(runs)]
     rows = []
-    for task, own in runs.groupby("task", sort=True):
+    for task in sorted(set(runs["task"]), key=in_size):
+        own = runs[runs["task"] == task]
         cells = [own[own["label"] == label]["accuracy"] for label in labels]
-        rows.append([str(task), *(deviated(cell, "accuracy") for cell in cells)])
+        rows.append([task, *(deviated(cell, "accuracy") for cell in cells)])
     return Table("tasks", "", ["task", *labels], rows)
 
 
