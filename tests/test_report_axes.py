@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from itertools import product
 from math import ceil
 from pathlib import Path
@@ -54,16 +56,27 @@ def outputs(tmp_path_factory) -> Path:
     return folder
 
 
-def shown(outputs: Path, monkeypatch, capsys, *words: str) -> list[str]:
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(outputs: Path, *words: str) -> list[str]:
     """What the command prints on a terminal of 80 columns."""
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("TERM", "dumb")  # no colours
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setattr("sys.argv", ["report", str(outputs), *words])
-    assert main() == 0
-    lines = capsys.readouterr().out.splitlines()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(Terminal()) as terminal:
+        patch.setenv("COLUMNS", "80")
+        patch.setenv("TERM", "dumb")  # no colours
+        patch.setattr("sys.argv", ["report", str(outputs), *words])
+        assert main() == 0
+    lines = terminal.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     return lines
+
+
+@pytest.fixture(scope="module")
+def usual(outputs) -> list[str]:
+    """What is printed without options; the tables are written."""
+    return shown(outputs)
 
 
 def grids(lines: Sequence[str]) -> list[list[list[str]]]:
@@ -102,11 +115,10 @@ def test_a_search_has_paid_once_its_queries_have_saved_what_it_cost(outputs):
     assert runs.loc[runs["method"] == "few_shot", "queries_to_pay"].isna().all()
 
 
-def test_models_are_blocks_and_datasets_are_columns(outputs, monkeypatch, capsys):
-    lines = shown(outputs, monkeypatch, capsys)
-    titles = [line for line in lines if line[:1].isalnum() or line.startswith("/")]
+def test_models_are_blocks_and_datasets_are_columns(usual):
+    titles = [line for line in usual if line[:1].isalnum() or line.startswith("/")]
     assert sum("model owner/small" in title for title in titles) == 3, "the headline, datasets and pairs"
-    found = grids(lines)
+    found = grids(usual)
     assert all(cell for grid in found for row in grid for cell in row), "no cell is empty"
     for model, headline, datasets in zip(MODELS, found[0::2], found[4:6], strict=False):
         by_method = {row[0]: row[1] for row in headline}
@@ -117,19 +129,18 @@ def test_models_are_blocks_and_datasets_are_columns(outputs, monkeypatch, capsys
         assert datasets[1][1:] == [accuracy("stv", 4, model, [dataset]) for dataset in sorted(DATASETS)]
 
 
-def test_methods_are_compared_with_few_shot_prompting_of_their_model_and_p_is_corrected(outputs, monkeypatch, capsys):
+def test_methods_are_compared_with_few_shot_prompting_of_their_model_and_p_is_corrected(outputs, usual):
     folder = outputs / "report"
-    shown(outputs, monkeypatch, capsys)
     paired = pd.read_csv(folder / "paired.csv", dtype=str)
     assert set(paired["against"]) == {"few_shot"} and len(paired) == len(MODELS) * len(K)
     assert (paired["p (Holm)"] >= paired["p"].where(paired["p"] != "< 0.001", "0.000")).all()
-    lines = shown(outputs, monkeypatch, capsys, "--against", "stv k=8")
+    lines = shown(outputs, "--against", "stv k=8")
     assert any("(against: stv k=8, items: 60)" in line for line in lines)
 
 
-def test_axes_are_sorted_as_numbers_and_hold_the_runs_numbers(outputs, monkeypatch, capsys):
+def test_axes_are_sorted_as_numbers_and_hold_the_runs_numbers(outputs):
     words = "--rows method.k --columns dataset --where method=stv --by model"
-    lines = shown(outputs, monkeypatch, capsys, *words.split())
+    lines = shown(outputs, *words.split())
     for model, grid in zip(MODELS, grids(lines), strict=True):
         assert grid == [
             [str(k), *(accuracy("stv", k, model, [dataset]) for dataset in sorted(DATASETS))] for k in sorted(K)
@@ -140,11 +151,9 @@ def test_axes_are_sorted_as_numbers_and_hold_the_runs_numbers(outputs, monkeypat
     assert written["k"].tolist() == [str(k) for k in sorted(K)] * 2
 
 
-def test_what_is_no_axis_keeps_unlike_runs_apart(outputs, monkeypatch, capsys):
-    lines = shown(
-        outputs, monkeypatch, capsys, "--rows", "dataset", "--where", "k=4,16", "--where", "model=owner/small"
-    )
-    (grid,) = grids(lines)
+def test_what_is_no_axis_keeps_unlike_runs_apart(outputs):
+    words = "--rows dataset --where k=4,16 --where model=owner/small"
+    (grid,) = grids(shown(outputs, *words.split()))
     assert grid == [
         [f"stv k={k}", dataset, accuracy("stv", k, "owner/small", [dataset])]
         for k in (4, 16)
@@ -152,9 +161,9 @@ def test_what_is_no_axis_keeps_unlike_runs_apart(outputs, monkeypatch, capsys):
     ]
 
 
-def test_numbers_are_never_cut_on_a_narrow_terminal(outputs, monkeypatch, capsys):
+def test_numbers_are_never_cut_on_a_narrow_terminal(outputs):
     words = "--rows method,k --columns model,dataset,seed --values search_token_forwards"
-    found = grids(shown(outputs, monkeypatch, capsys, *words.split()))
+    found = grids(shown(outputs, *words.split()))
     assert len(found) > 1, "in parts"
     assert all(
         [row[:2] for row in part] == [["few_shot", "-"], *(["stv", str(k)] for k in sorted(K))] for part in found
@@ -162,8 +171,7 @@ def test_numbers_are_never_cut_on_a_narrow_terminal(outputs, monkeypatch, capsys
     assert [row for part in found for row in part[-1][2:]] == ["17400"] * len(MODELS) * len(DATASETS) * 2
 
 
-def test_every_run_has_its_cost_by_stage(outputs, monkeypatch, capsys):
-    shown(outputs, monkeypatch, capsys)
+def test_every_run_has_its_cost_by_stage(outputs, usual):
     cost = pd.read_csv(outputs / "report/cost.csv", dtype=str)
     own = cost[cost["run"] == "run1"]
     assert own["stage"].tolist() == ["scan", "bank", "policy", "evaluation", "total"]
@@ -177,8 +185,8 @@ def test_every_run_has_its_cost_by_stage(outputs, monkeypatch, capsys):
     [
         ("--rows metod.k", "--rows metod.k is nothing that these runs record; did you mean method.k?"),
         (
-            "--columns task --values acuracy",
-            "--values acuracy is no number that these runs record; did you mean accuracy?",
+            "--columns task --values accurac",
+            "--values accurac is no number that these runs record; did you mean accuracy?",
         ),
         ("--values method", "--values method is no number that these runs record; "),
         ("--values validation_accuracy", "--values validation_accuracy is recorded by none of these runs"),
@@ -195,7 +203,7 @@ def test_what_cannot_be_asked_is_one_sentence(outputs, monkeypatch, capsys, word
     assert capsys.readouterr().err.startswith(f"Error: {sentence}")
 
 
-def test_axes_are_over_common_tasks_and_say_so(tmp_path, monkeypatch, capsys):
+def test_axes_are_over_common_tasks_and_say_so(tmp_path):
     for k, tasks in ((4, "ab"), (8, "a")):
         for task in tasks:
             write_run(
@@ -206,7 +214,7 @@ def test_axes_are_over_common_tasks_and_say_so(tmp_path, monkeypatch, capsys):
                 method={"k": k},
                 dataset={"task": task},
             )
-    lines = shown(tmp_path, monkeypatch, capsys, "--rows", "k")
+    lines = shown(tmp_path, "--rows", "k")
     assert grids(lines) == [[["4", "1.000"], ["8", "1.000"]]]
     assert "note: Methods are compared on the task that all have run on, of 2: k=8 lacks" in "\n".join(lines)
 

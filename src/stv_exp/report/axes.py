@@ -76,8 +76,9 @@ def chosen(runs: pd.DataFrame, where: Sequence[str]) -> list[bool]:
 
 
 def _is(value: object, asked: str) -> bool:
+    """Numbers by their size, `true` as on the command line of a run."""
     try:
-        return plain(value) == asked or float(str(value)) == float(asked)
+        return plain(value).casefold() == asked.casefold() or float(str(value)) == float(asked)
     except ValueError:
         return False
 
