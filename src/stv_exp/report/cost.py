@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
@@ -32,10 +31,11 @@ def cost(runs: pd.DataFrame) -> Table:
 def _rows(run: pd.Series, stages: list[str]) -> Iterator[list[str]]:
     names = [str(run[key]) for key in ("variant", "task", "seed", "run")]
     for stage in stages:
-        counts = [run.get(f"{name}.{stage}") for name in _COUNTED]
-        if not all(count is None or pd.isna(count) for count in counts):
+        counts = [run.get(f"{name}.{stage}", float("nan")) for name in _COUNTED]
+        if not all(map(pd.isna, counts)):
             yield [*names, stage, *_cells(counts), "-"]
-    yield [*names, "total", *_cells([_total(run, name, stages) for name in _COUNTED]), _queries(run)]
+    totals = [_total(run, name, stages) for name in _COUNTED]
+    yield [*names, "total", *_cells(totals), number(run["queries_to_pay"], "queries_to_pay")]
 
 
 def _stage(key: str) -> str:
@@ -48,20 +48,16 @@ def _place(stage: str) -> tuple[int, str]:
     return (_STAGES.index(stage) if stage in _STAGES else len(_STAGES), stage)
 
 
-def _total(run: pd.Series, name: str, stages: list[str]) -> float | None:
+def _total(run: pd.Series, name: str, stages: list[str]) -> float:
     """As it was recorded; else the sum of the stages, of memory the largest."""
     for key in (f"{name}.total", name):
         if not pd.isna(run.get(key)):
             return run[key]
-    counts = [n for stage in stages if not pd.isna(n := run.get(f"{name}.{stage}"))]
-    return (max(counts) if name == "peak_memory_bytes" else sum(counts)) if counts else None
+    counts = pd.Series([run.get(f"{name}.{stage}", float("nan")) for stage in stages], dtype=float)
+    return counts.max() if name == "peak_memory_bytes" else counts.sum(min_count=1)
 
 
-def _cells(counts: list[Any]) -> list[str]:
+def _cells(counts: Sequence[float]) -> list[str]:
     *others, memory = counts
     cells = [number(count, name) for count, name in zip(others, _COUNTED, strict=False)]
-    return [*cells, "-" if memory is None or pd.isna(memory) else f"{memory / 1e6:.0f}"]
-
-
-def _queries(run: pd.Series) -> str:
-    return number(run["queries_to_pay"], "queries_to_pay")
+    return [*cells, number(memory / 1e6, "bytes")]

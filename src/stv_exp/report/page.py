@@ -61,7 +61,6 @@ class Page:
         return ", ".join([f"{tables} (.md .csv .tex)", *self.pictures])
 
     def _remove_others(self, folder: Path) -> None:
-
         from stv_exp.report.gallery import PICTURES  # which draws
 
         kept = {table.name for table in self.tables}

@@ -1,4 +1,4 @@
-"""The tables of a report: by method, by task and by dataset."""
+"""The tables of a report: by method, and by task."""
 
 from __future__ import annotations
 
