@@ -78,20 +78,20 @@ def test_the_interval_is_over_items_and_repeating_them_makes_it_no_narrower():
 def test_methods_are_compared_on_the_items_that_both_answered():
     runs = table(accuracy=[0.9, 0.5], label=["stv", "zero_shot"])
     scores = items(runs, [1, 1, 1, 1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 0])  # the last item is stv's alone
-    ((label, against, n, difference, _, p, _),) = paired(runs, scores).rows
+    ((label, against, n, difference, _, p, _),) = paired(runs, scores)[0].rows
     assert (label, against, n, difference, p) == ("zero_shot", "stv", "9", "-0.889", f"{2 / 2**8:.3f}")
-    ((label, against, n, difference, _, p, _),) = paired(runs, scores, "zero_shot").rows
+    ((label, against, n, difference, _, p, _),) = paired(runs, scores, "zero_shot")[0].rows
     assert (label, against, n, difference, p) == ("stv", "zero_shot", "9", "+0.889", f"{2 / 2**8:.3f}")
 
 
 def test_methods_without_a_common_item_are_not_compared():
     runs = table(accuracy=[0.9, 0.5], label=["stv", "zero_shot"], task=["a", "b"])
-    assert paired(runs, items(runs, [1, 0])).rows == [["zero_shot", "stv", "0", "-", "-", "-", "-"]]
+    assert paired(runs, items(runs, [1, 0]))[0].rows == [["zero_shot", "stv", "0", "-", "-", "-", "-"]]
 
 
 def test_seeds_are_averaged_before_items_are_compared():
     runs = table(accuracy=[0.9, 0.9, 0.5, 0.5], label=["stv", "stv", "none", "none"], seed=[0, 1, 0, 1])
-    ((_, _, n, difference, *_),) = paired(runs, items(runs, [1, 1, 1], [1, 0, 1], [0, 0, 0], [1, 0, 0])).rows
+    ((_, _, n, difference, *_),) = paired(runs, items(runs, [1, 1, 1], [1, 0, 1], [0, 0, 0], [1, 0, 0]))[0].rows
     assert (n, difference) == ("3", f"{-(0.5 + 0.5 + 1) / 3:+.3f}")
 
 

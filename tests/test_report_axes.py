@@ -17,6 +17,8 @@ import pytest
 
 import stv_exp
 from stv_exp.report.__main__ import main
+from stv_exp.report.paired import paired
+from stv_exp.report.runs import load
 from stv_exp.statistics import holm
 from tests.report_runs import write_run
 
@@ -136,6 +138,19 @@ def test_methods_are_compared_with_few_shot_prompting_of_their_model_and_p_is_co
     assert (paired["p (Holm)"] >= paired["p"].where(paired["p"] != "< 0.001", "0.000")).all()
     lines = shown(outputs, "--against", "stv k=8")
     assert any("(against: stv k=8, items: 60)" in line for line in lines)
+
+
+def test_the_few_shot_run_with_most_shots_is_the_baseline_and_a_model_without_one_asked_for_is_named(tmp_path):
+    for model, names in (("x", ("few_shot 2", "few_shot 8", "stv 0", "mtv 0")), ("y", ("few_shot 2", "stv 0"))):
+        for method, shots in map(str.split, names):
+            own = {"name": method, "shots": int(shots)}
+            write_run(tmp_path, f"{model}{method}{shots}", ["cat"], ["cat"], method=own, model={"name": model})
+    loaded = load(tmp_path)
+    table, _ = paired(loaded.runs, loaded.predictions)
+    assert {tuple(row[:1] + row[2:3]) for row in table.rows} == {("x", "few_shot shots=8"), ("y", "few_shot shots=2")}
+    table, (note,) = paired(loaded.runs, loaded.predictions, "mtv")
+    assert {row[1] for row in table.rows} == {"mtv"} and "model" not in table.headers
+    assert note == "No run of y is one of mtv: its methods are not paired."
 
 
 def test_axes_are_sorted_as_numbers_and_hold_the_runs_numbers(outputs):

@@ -23,7 +23,9 @@ _EXPECTED = ("validation_accuracy", "location_search_seconds", "token_forwards.e
 def recorded(records: Sequence[Record], metric: str | None) -> pd.DataFrame:
     """The columns of `frame.runs` that each run has by itself; with `metric` its accuracy is its items' mean score."""
     rows = [_row(record, metric) for record in records]
-    columns = {key: _column([row.get(key) for row in rows]) for key in dict.fromkeys(k for row in rows for k in row)}
+    missing = {key: float("nan") for record in records for key in record.numbers}
+    keys = dict.fromkeys(key for row in rows for key in row)
+    columns = {key: _column([row.get(key, missing.get(key)) for row in rows]) for key in keys}
     return pd.DataFrame(columns).assign(overrides=pd.Series([list(r.overrides) for r in records], dtype=object))
 
 
@@ -62,7 +64,7 @@ def _accuracy(record: Record, metric: str | None) -> dict[str, float]:
 
 
 def _column(values: Sequence[Any]) -> pd.Series:
-    """Whole numbers stay whole where some runs have none; lists are JSON, by which runs can be grouped."""
+    """Settings that are whole numbers stay so where some runs have none; lists are JSON, to group runs by."""
     plain = [json.dumps(v) if isinstance(v, list) else printable(v) if isinstance(v, str) else v for v in values]
     known = [value for value in plain if value is not None]
     gaps = known and len(known) < len(plain) and all(is_whole(value) for value in known)

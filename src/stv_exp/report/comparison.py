@@ -75,7 +75,8 @@ def _whole(loaded: Loaded, outputs: Path, title: str, against: str | None) -> Pa
     if loaded.runs["dataset.name"].nunique() > 1:
         table, own = pivot(loaded.runs, _DATASETS, "accuracy", "datasets")
         tables, notes = [*tables, table], [*notes, *own]
-    tables += [paired(runs, predictions, against), cost(loaded.runs)]
+    pairs, own = paired(runs, predictions, against)
+    tables, notes = [*tables, pairs, cost(loaded.runs)], [*notes, *own]
     pictures, undrawn = gallery(runs, outputs)
     sentences = [*k_collapse(runs), *dict.fromkeys(notes), *undrawn]
     return Page([table for table in tables if table.rows], sentences, loaded.runs.drop(columns=["folder"]), pictures)

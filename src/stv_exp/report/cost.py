@@ -53,7 +53,7 @@ def _total(run: pd.Series, name: str, stages: list[str]) -> float:
     for key in (f"{name}.total", name):
         if not pd.isna(run.get(key)):
             return run[key]
-    counts = pd.Series([run.get(f"{name}.{stage}", float("nan")) for stage in stages], dtype=float)
+    counts = pd.Series([run.get(f"{name}.{stage}") for stage in stages], dtype=float)
     return counts.max() if name == "peak_memory_bytes" else counts.sum(min_count=1)
 
 

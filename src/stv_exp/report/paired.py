@@ -16,6 +16,8 @@ from stv_exp.statistics import Comparison, compare, holm
 
 HEADERS = ["method", "against", "items", "difference", "95%", "p", "p (Holm)"]
 
+_TITLE = "difference on the same items"
+
 
 @dataclass(frozen=True)
 class _Pair:
@@ -25,26 +27,29 @@ class _Pair:
     found: Comparison | None  # None without a common item
 
 
-def paired(runs: pd.DataFrame, predictions: pd.DataFrame, against: str | None = None) -> Table:
+def paired(runs: pd.DataFrame, predictions: pd.DataFrame, against: str | None = None) -> tuple[Table, list[str]]:
     """One row a method and model: its difference to the baseline of its model on the items that both have answered.
 
     Items are paired by task, seed and id, then averaged over seeds. The baseline is `against` (a label, a method or the
     beginning of a label), else few-shot prompting with the most demonstrations, else the best method. `p (Holm)` is
-    corrected for the number of rows. Raises `StvError` where `against` is no row, or several.
+    corrected for the number of rows. With a sentence on models without a baseline; raises `StvError` where no model has
+    one, or one has several.
     """
-    pairs = [pair for model, block in by_model(runs) for pair in _pairs(model, block, predictions, against)]
-    if against is not None and not any(_asked(block, against) for _, block in by_model(runs)):
+    baselines = {model: _baseline(block, against) for model, block in by_model(runs)}
+    if not any(baselines.values()):
         labels = [label for label, _ in in_order(runs)]
         raise StvError(f"--against {one_line(against)} is none of the methods; choose one of {', '.join(labels)}.")
+    pairs = [pair for model, block in by_model(runs) for pair in _pairs(model, block, predictions, baselines[model])]
     corrected = iter(holm([pair.found.p for pair in pairs if pair.found]))
     rows = [[pair.model, pair.method, pair.against, *_cells(pair.found, corrected)] for pair in pairs]
-    return Table(
-        "paired", "difference on the same items", ["model", *HEADERS], rows, by=1, told=("against", "items")
-    ).varying()
+    table = Table("paired", _TITLE, ["model", *HEADERS], rows, by=1, told=("against", "items"))
+    without = [model for model, baseline in baselines.items() if baseline is None]
+    return table.varying(), [f"No run of {listed(without)} is one of {against}: its methods are not paired."] * bool(
+        without
+    )
 
 
-def _pairs(model: str, block: pd.DataFrame, predictions: pd.DataFrame, against: str | None) -> Iterator[_Pair]:
-    baseline = _baseline(block) if against is None else _asked(block, against)
+def _pairs(model: str, block: pd.DataFrame, predictions: pd.DataFrame, baseline: str | None) -> Iterator[_Pair]:
     if baseline is None:
         return
     variants = dict(zip(block["label"], block["variant"], strict=True))
@@ -57,13 +62,15 @@ def _pairs(model: str, block: pd.DataFrame, predictions: pd.DataFrame, against: 
             yield _Pair(model, variants[label], variants[baseline], found)
 
 
-def _baseline(block: pd.DataFrame) -> str:
+def _baseline(block: pd.DataFrame, against: str | None) -> str | None:
+    """The label of a model's runs that the others are compared with, None where it has none of those asked for."""
+    if against is not None:
+        return _asked(block, against)
     few = most_shots_first(block)["label"]
     return in_order(block)[-1][0] if few.empty else str(few.iloc[0])
 
 
 def _asked(block: pd.DataFrame, against: str) -> str | None:
-    """The label that is meant, None where there is none."""
     starts = block["label"].str.startswith(against)
     for fits in (block["label"] == against, block["variant"] == against, block["method"] == against, starts):
         found = block[fits]
