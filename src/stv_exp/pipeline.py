@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +11,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
-import torch
-
+from stv_exp import memory
 from stv_exp.artefacts.bank import Bank
 from stv_exp.artefacts.chosen import Chosen
 from stv_exp.artefacts.scan import Scan
@@ -166,11 +163,13 @@ class Pipeline:
         self, costs: dict[str, Cost], chosen: Chosen | None, predictions: list[Prediction], options: int
     ) -> dict[str, Any]:
         seconds = {stage: cost["seconds"] for stage, cost in costs.items()}
+        peaks = {stage: cost["peak_memory_bytes"] for stage, cost in costs.items() if "peak_memory_bytes" in cost}
         return {
             **summary(predictions, self.config.dataset.metric),
             "seconds": seconds | {"total": sum(seconds.values())},
             "location_search_seconds": self._location_search(seconds),
-            "peak_memory_bytes": peak_memory_bytes(),
+            "peak_memory_bytes": max(peaks.values()),
+            "peak_memory_by_stage": peaks,
             "candidate_evaluations": chosen.candidate_evaluations if chosen else 0,
             **{name: {stage: cost[name] for stage, cost in costs.items()} for name in COUNTED},
             "scoring": chosen.scoring if chosen else "",
@@ -187,17 +186,11 @@ class Pipeline:
 
 @contextmanager
 def measured(backbone: Backbone) -> Iterator[Cost]:
-    """Seconds, and what is `COUNTED`, that the body takes."""
+    """Seconds, what is `COUNTED`, and the bytes held at the peak that the body takes."""
     cost: Cost = {}
+    memory.forget_peak()
     before, start = {name: getattr(backbone, name) for name in COUNTED}, time.perf_counter()
     yield cost
     cost["seconds"] = time.perf_counter() - start
+    cost["peak_memory_bytes"] = memory.peak()
     cost |= {name: getattr(backbone, name) - before[name] for name in COUNTED}
-
-
-def peak_memory_bytes() -> int:
-    """Peak memory of the accelerator, or of this process (all jobs that it has run) without one."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -9,7 +9,8 @@ import pandas as pd
 from stv_exp.report.cells import number
 from stv_exp.report.tables import Table, by_model, in_order
 
-_COUNTED = ("seconds", "forwards", "token_forwards", "peak_memory_bytes")
+_COUNTED = ("seconds", "forwards", "token_forwards", "peak_memory_by_stage")
+_MEMORY = _COUNTED[-1]
 _STAGES = ("scan", "bank", "policy", "evaluation")
 _NAMES = ["method", "task", "seed", "run", "stage"]
 _HEADERS = ["seconds", "forwards", "token-forwards", "peak memory (MB)", "queries to pay"]
@@ -50,11 +51,11 @@ def _place(stage: str) -> tuple[int, str]:
 
 def _total(run: pd.Series, name: str, stages: list[str]) -> float:
     """As it was recorded; else the sum of the stages, of memory the largest."""
-    for key in (f"{name}.total", name):
+    for key in ("peak_memory_bytes",) if name == _MEMORY else (f"{name}.total", name):
         if not pd.isna(run.get(key)):
             return run[key]
     counts = pd.Series([run.get(f"{name}.{stage}") for stage in stages], dtype=float)
-    return counts.max() if name == "peak_memory_bytes" else counts.sum(min_count=1)
+    return counts.max() if name == _MEMORY else counts.sum(min_count=1)
 
 
 def _cells(counts: Sequence[float]) -> list[str]:

@@ -47,7 +47,7 @@ _METRICS = {
     "location_search_seconds": optional(is_number),
     "candidate_evaluations": is_number,
 }
-_BY_STAGE = ("seconds", "forwards", "token_forwards", "peak_memory_bytes")
+_BY_STAGE = ("seconds", "forwards", "token_forwards", "peak_memory_by_stage")
 
 
 @dataclass(frozen=True)
