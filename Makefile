@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint smoke shots bench smollm2 clean
+.PHONY: help demo test faults lint smoke shots bench smollm2 clean docs test-slurm test-ray
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,10 +21,17 @@ demo: $(READY)  ## set up, compare all methods on the testbed, print the table, 
 	$(BIN)/python -m stv_exp +experiment=quickstart
 
 test: $(READY)  ## set up and run every test that needs no GPU and no network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not network and not faults" -n auto --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not network and not faults and not slurm and not ray" -n auto --dist loadscope
 
 faults: $(READY)  ## a fault at every place of a run: kills, full disks, signals, damage (takes long)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n auto tests/test_faults.py
+
+test-slurm: $(READY)  ## a sweep with preemptions on a Slurm of one node (Linux, root; on Debian: slurm-wlm munge)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm -s tests/test_slurm.py
+
+test-ray: $(READY)  ## sweeps on a Ray of two workers
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[ray]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray -s tests/test_ray.py
 
 lint: $(READY)  ## ruff, mypy, import-linter, codespell
 	$(BIN)/ruff check .
@@ -41,6 +48,9 @@ shots: $(READY)  ## accuracy of the testbed against shots, every task
 
 bench: $(READY)  ## speed of the search, the scan and insertion, beside the aims
 	$(BIN)/python -m stv_exp.bench
+
+docs: $(READY)  ## the documentation as a site, in outputs/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 smollm2: $(READY)  ## methods on real weights: SmolLM2-135M on word tasks (about an hour on 2 cores)
 	$(BIN)/python -m stv_exp +experiment=smollm2

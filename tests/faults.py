@@ -15,12 +15,14 @@ from functools import partial
 from pathlib import Path
 from threading import Timer
 
+from stv_exp.models.backbone import COUNTED
 from stv_exp.stages import checkpoint
 from tests.forked import run
 
 _CAPABILITY_VERSION = 0x20080522  # of capget(2)
 _PASSES_OVER_PERMISSIONS = 0b1110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
 CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.link", "os.symlink", "os.truncate")
+_OF_THE_ATTEMPT = ("peak_memory_bytes", *COUNTED)
 TAKES_ROOM = ("open", "os.mkdir", "os.link", "os.symlink")
 
 
@@ -105,12 +107,15 @@ def differences(folder: Path, other: Path) -> list[str]:
 
 
 def results(folder: Path) -> dict[str, object]:
-    """What the runs below a folder have found, by run and key."""
+    """What the runs below a folder have found, by run and key; the forwards of attempts that were stopped are left out.
+
+    They count, and an attempt that goes on computes its prefixes anew.
+    """
     found: dict[str, object] = {}
     for run_folder in sorted(p for p in (folder / "outputs/runs").iterdir() if p.is_dir()):
         name, status = run_folder.name, json.loads((run_folder / "status.json").read_text())
         metrics = json.loads((run_folder / "metrics.json").read_text())
-        kept = {k: v for k, v in metrics.items() if "seconds" not in k and k != "peak_memory_bytes"}
+        kept = {k: v for k, v in metrics.items() if "seconds" not in k and k not in _OF_THE_ATTEMPT}
         found |= {f"{name} state": status["state"]} | {f"{name} {key}": value for key, value in kept.items()}
         for file in ("task_vector.safetensors", "predictions.jsonl"):
             found[f"{name} {file}"] = (run_folder / file).read_bytes()

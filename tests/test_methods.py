@@ -362,9 +362,10 @@ def test_the_kinds_are_three():
 
 @pytest.mark.parametrize("site", ["head", "residual"])  # there branches start above the first layer
 @pytest.mark.parametrize("how", ["reinforce", "bernoulli", "gumbel_softmax", "cross_entropy", "greedy"])
-def test_a_killed_search_goes_on_bit_for_bit(backbone, task, config, how, site, tmp_path, monkeypatch):
+def test_a_killed_search_goes_on_bit_for_bit(backbone, task, config, how, site, tmp_path, monkeypatch, caplog):
     """Killed in steps 5 and 9 of 12, over more than one epoch, with the costs of all attempts counted."""
     monkeypatch.setattr("stv_exp.stages.checkpoint.EVERY", timedelta(0))
+    caplog.set_level("INFO")
     policy = replace(config.policy, steps=12, queries=10)
     what = "mean" if how == "bernoulli" else "clusters"
     k = 5 if site == "head" else 1
@@ -387,6 +388,7 @@ def test_a_killed_search_goes_on_bit_for_bit(backbone, task, config, how, site, 
     parts = choose(backbone, task, bank, config, folder=tmp_path / "state")
     assert torch.equal(parts.choices, whole.choices) and torch.equal(parts.vectors, whole.vectors)
     assert parts.history == whole.history and parts.candidate_evaluations == whole.candidate_evaluations
+    assert [r.args[0] for r in caplog.records if "goes on at step" in r.msg] == [5, 9]
     assert spent() - before > 0.8 * cost, "the forwards of the killed attempts count"
 
 

@@ -105,7 +105,7 @@ def _parts() -> str:
 OmegaConf.register_new_resolver("signature", _signature, replace=True)
 OmegaConf.register_new_resolver("outputs_folder", _outputs_folder, replace=True)
 OmegaConf.register_new_resolver("expanded", lambda path: str(expanded(path)), replace=True)
-OmegaConf.register_new_resolver("gpus", lambda accelerator: 1 if accelerator == "cuda" else None, replace=True)
+OmegaConf.register_new_resolver("gpus", lambda accelerator, n: n if accelerator == "cuda" else None, replace=True)
 OmegaConf.register_new_resolver("limits", _limits, replace=True)
 OmegaConf.register_new_resolver("method_parts", _parts, replace=True)
 ConfigStore.instance().store(name="schema", node=schema())
@@ -116,6 +116,8 @@ class Job:
     """What Hydra calls: in another process too, where it stands in the same folder and finds the same modules."""
 
     def __call__(self, cfg: DictConfig) -> float | None:
+        if "SUBMITIT_EXECUTOR" in os.environ:  # which hears signals itself, and queues the job again
+            return _job(cfg)
         with interruption.interruptible():
             return _job(cfg)
 

@@ -204,10 +204,13 @@ class InsertionConfig:
 class TrainerConfig:
     """How stages run; none of it changes a result, so none of it is part of a run's identity.
 
-    Progress bars are drawn on a terminal only. `threads` is torch's number of CPU threads (0: its own choice).
+    Progress bars are drawn on a terminal only. `threads` is torch's number of CPU threads (0: its own choice, which
+    launchers set to a job's share of the cores). `devices` are processes with a copy of the model each, among which
+    the prompts of scan and evaluation are divided.
     """
 
     accelerator: Annotated[str, OneOf("cpu", "cuda", "mps")] = "cpu"
+    devices: Annotated[int, Range(1, 64)] = 1
     batch_size: Positive = 32
     progress_bar: bool = True
     threads: Annotated[int, Range(0, 1024)] = 0

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
 _received: list[int] = []
 
 
@@ -35,9 +34,9 @@ class Interrupted(BaseException):
 def interruptible() -> Iterator[None]:
     """Raise `Interrupted` in the body on SIGINT and SIGTERM; a second signal ends the process at once.
 
-    A signal that somebody listens to already is left to them: to a body around this one, to a cluster's scheduler.
+    Within such a body it does nothing more.
     """
-    before = {number: signal.signal(number, _stop) for number in _SIGNALS if signal.getsignal(number) in _DEFAULT}
+    before = {number: signal.signal(number, _stop) for number in _SIGNALS if signal.getsignal(number) is not _stop}
     try:
         yield
     finally:

@@ -25,6 +25,7 @@ from stv_exp.disk.locks import process
 from stv_exp.identity import Signatures, origin, settings
 
 _PACKAGES = ("stv_exp", "torch", "transformers", "lightning", "hydra-core", "faiss-cpu", "numpy")
+_QUEUED = -1  # submitit's exit code for it
 _NOT_CHECKED = ("status.json", "log.txt", "traceback.txt")  # they go on being written
 
 
@@ -93,8 +94,8 @@ class Run:
     def _ended(self, error: BaseException) -> None:
         """Note how it ended, if the disk still takes that: the error itself is what the user must hear of."""
         with suppress(OSError):
-            if stop := interruption.received() or (error if isinstance(error, KeyboardInterrupt) else None):
-                self._status("interrupted", error=str(stop) or "Stopped from the keyboard.")
+            if stop := _stop(error):
+                self._status("interrupted", error=stop)
                 return
             write_text(self.folder / "traceback.txt", traceback.format_exc())
             self._status("failed", error=f"{type(error).__name__}: {error}")
@@ -105,6 +106,15 @@ class Run:
 
     def _status(self, state: str, **rest: object) -> None:
         write_json(self.folder / "status.json", {"state": state, "at": datetime.now(UTC).isoformat(), **rest})
+
+
+def _stop(error: BaseException) -> str | None:
+    """The sentence for a run that was stopped, None for one that has failed."""
+    if stop := interruption.received():
+        return str(stop)
+    if isinstance(error, KeyboardInterrupt):
+        return str(error) or "Stopped from the keyboard."
+    return "Stopped by Slurm, and queued again." if isinstance(error, SystemExit) and error.code == _QUEUED else None
 
 
 def versions() -> dict[str, str]:

@@ -59,6 +59,7 @@ class Backbone:
         self.family = family_of(model)
         if self.sees_images:
             self.family.prepare(processor)
+        self.loading: tuple[Any, ...] | None = None  # a function and its arguments that load the same one
         self.forwards = 0
         self.tokens = 0
         self.token_forwards = 0.0  # a token through all layers is 1, a backward pass counts 2
@@ -88,6 +89,14 @@ class Backbone:
     def context(self) -> int | None:
         """Tokens that the model can hold, where its config says."""
         return getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process: it loads the model itself. Raises `StvError` where nobody has said how."""
+        if self.loading is None:
+            raise StvError(
+                f"{self.name} was not loaded by load_backbone, so no other process can load it: set trainer.devices=1."
+            )
+        return self.loading
 
     def _count(self, module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         tokens = kwargs["input_ids"].numel()

@@ -25,6 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 from stv_exp.config import Config, ModelConfig
 from stv_exp.errors import StvError
 from stv_exp.methods.choice import Grid
+from stv_exp.models import gpu
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.dtype import resolve, say
 from stv_exp.models.processors import load_processor, sees_images
@@ -53,7 +54,10 @@ def load_backbone(config: ModelConfig, accelerator: str = "cpu") -> Backbone:
     if key not in _kept:
         forget()
         say(config.name, config.dtype, accelerator)
+        if accelerator == "cuda":
+            gpu.take()
         _kept[key] = _load(resolved, accelerator)
+        _kept[key].loading = (load_backbone, key)
     return _kept[key]
 
 

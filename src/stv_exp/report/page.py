@@ -45,8 +45,9 @@ class Page:
         for name, figure in self.pictures.items():
             _write_picture(folder / name, figure)
         if self.runs is not None:
-            write_text(folder / "runs.csv", self.runs.to_csv(index=False))
             self._remove_others(folder)
+            # Last: by its age a study is known to be drawn, and drawn whole.
+            write_text(folder / "runs.csv", self.runs.to_csv(index=False))
 
     def show(self) -> None:
         """Print tables and sentences."""

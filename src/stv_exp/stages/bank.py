@@ -11,7 +11,8 @@ from stv_exp.config import Config
 from stv_exp.methods.choice import Grid, What
 from stv_exp.methods.guard import checked_candidates, checked_locations
 from stv_exp.methods.method import Method
-from stv_exp.stages.trainer import Stage, predict
+from stv_exp.stages.predict import predict
+from stv_exp.stages.trainer import Stage
 
 
 class ActivationBank(Stage):

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import logging
-import warnings
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning import Trainer
+from lightning.pytorch.callbacks import Checkpoint
 
 log = logging.getLogger(__name__)
 EVERY = timedelta(seconds=2)  # what a kill costs at most, beside a step
-_NAME = "last"
+_NAME = "last.ckpt"
 
 
-def checkpoints(folder: Path) -> ModelCheckpoint:
-    """The callback that keeps the newest state in `folder`."""
-    # Lightning warns of a folder that holds the state of an earlier attempt: it is there to be replaced.
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* not empty")
-    return ModelCheckpoint(
-        folder, filename=_NAME, train_time_interval=EVERY, save_top_k=1, enable_version_counter=False
-    )
+class SearchCheckpoint(Checkpoint):
+    """Keeps the newest state in `folder`. Lightning's own keeps none by time where a module optimises by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / _NAME
+        self.last = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if time.monotonic() - self.last >= EVERY.total_seconds():
+            trainer.save_checkpoint(self.path)
+            self.last = time.monotonic()
 
 
 def newest(folder: Path) -> dict[str, Any] | None:
     """The state that an earlier attempt has left, None where there is none that can be read."""
-    path = folder / f"{_NAME}.ckpt"
+    path = folder / _NAME
     if not path.is_file():
         return None
     try:

@@ -19,7 +19,8 @@ from stv_exp.models.backbone import Backbone
 from stv_exp.models.edits import Insertion
 from stv_exp.models.scorer import Scorer
 from stv_exp.stages.features import demonstration_features
-from stv_exp.stages.trainer import Stage, predict
+from stv_exp.stages.predict import predict
+from stv_exp.stages.trainer import Stage
 from stv_exp.statistics import interval
 from stv_exp.task_vector import TaskVector
 
@@ -62,6 +63,7 @@ class Classification(Stage):
 
     def __init__(self, backbone: Backbone, vector: TaskVector | None, config: Config, labels: Sequence[str]) -> None:
         super().__init__()
+        self.backbone = backbone
         self.scorer = Scorer(backbone, config.policy.cache_bytes)
         self.insertion = _insertion(backbone, vector)
         self.config = config

@@ -19,7 +19,8 @@ from stv_exp.data.prompts import Prompt, make_prompt
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 from stv_exp.models.backbone import IMAGE, Backbone
-from stv_exp.stages.trainer import Stage, predict
+from stv_exp.stages.predict import predict
+from stv_exp.stages.trainer import Stage
 
 Rows = NDArray[np.float32]
 _BUCKETS = 2048  # of hashed words

@@ -17,7 +17,8 @@ from stv_exp.methods.choice import Grid
 from stv_exp.methods.method import Method
 from stv_exp.models.backbone import Backbone
 from stv_exp.stages.features import demonstration_features
-from stv_exp.stages.trainer import Stage, predict
+from stv_exp.stages.predict import predict
+from stv_exp.stages.trainer import Stage
 
 _SHARE = 0.5  # of the support for each context: facility location would else choose the same one for all
 

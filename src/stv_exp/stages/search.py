@@ -26,7 +26,7 @@ from stv_exp.models.backbone import COUNTED, Backbone
 from stv_exp.models.edits import Edit, Insertion
 from stv_exp.models.scorer import Scorer
 from stv_exp.progress import Meter
-from stv_exp.stages.checkpoint import checkpoints, newest
+from stv_exp.stages.checkpoint import SearchCheckpoint, newest
 from stv_exp.stages.trainer import Items, Stage, make_trainer
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def search(module: CandidateSearch, logger: Logger | None = None, folder: Path |
 def fit(module: CandidateSearch, logger: Logger | None = None, folder: Path | None = None) -> None:
     """Run the steps of a search that are left, each on its queries."""
     left = module.queries()[module.step :]
-    kept = [checkpoints(folder)] if folder else []
+    kept = [SearchCheckpoint(folder)] if folder else []
     settings = module.config.trainer
     meter = Meter(module.stage, module.steps, module.step, settings.progress_bar)
     trainer = make_trainer(settings, False, logger, kept, meter, max_epochs=1)

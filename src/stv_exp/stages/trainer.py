@@ -12,10 +12,11 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import Logger
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from stv_exp import interruption
 from stv_exp.config import TrainerConfig
+from stv_exp.models.backbone import Backbone
 from stv_exp.progress import Meter
 from stv_exp.stages.progress import StageProgress
 
@@ -23,15 +24,17 @@ from stv_exp.stages.progress import StageProgress
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+warnings.filterwarnings("ignore", message="The `srun` command is available")  # and decides nothing here
 
 
 class Stage(LightningModule):
     """A module whose batches are lists of prompts or examples; the backbone moves its own tensors.
 
-    `stage` is what it is called while it runs.
+    `stage` is what it is called while it runs, `backbone` the model that it asks, if any.
     """
 
     stage: ClassVar[str]
+    backbone: Backbone
 
     def transfer_batch_to_device(self, batch: list[Any], device: torch.device, dataloader_idx: int) -> list[Any]:
         return batch
@@ -77,13 +80,6 @@ def make_trainer(
         inference_mode=inference,
         **kwargs,
     )
-
-
-def predict(module: Stage, items: Sequence[object], config: TrainerConfig) -> list[Any]:
-    """`predict_step` over batches of `items`, in order; one result a batch."""
-    loader = DataLoader(Items(items), batch_size=config.batch_size, collate_fn=list)
-    meter = Meter(module.stage, len(items), bar=config.progress_bar)
-    return make_trainer(config, meter=meter).predict(module, loader) or []
 
 
 class Items(Dataset[object]):
