@@ -17,6 +17,7 @@ import pytest
 
 import stv_exp
 from stv_exp.report.__main__ import main
+from stv_exp.report.cells import plain
 from stv_exp.report.paired import paired
 from stv_exp.report.runs import load
 from stv_exp.statistics import holm
@@ -232,6 +233,12 @@ def test_axes_are_over_common_tasks_and_say_so(tmp_path):
     lines = shown(tmp_path, "--rows", "k")
     assert grids(lines) == [[["4", "1.000"], ["8", "1.000"]]]
     assert "note: Methods are compared on the task that all have run on, of 2: k=8 lacks" in "\n".join(lines)
+
+
+def test_no_two_values_of_an_axis_look_the_same():
+    values = [8, "8", 8.5, "8.5", 12345678.0, 12345679.0, True, "True", None, "-", "a b", "a"]
+    assert len({plain(value) for value in values}) == len(values)
+    assert plain(8.0) == plain(8) == "8" and plain(1e-05) == "1e-05"
 
 
 def test_holm_corrects_the_smallest_p_for_all_and_keeps_the_order():

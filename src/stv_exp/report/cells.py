@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pandas as pd
 
-_SHARES = ("accuracy", "rate", "validation_accuracy", "correct", "gap")
+from stv_exp.report.text import in_size
+
+_TAKEN = ("-", "True", "False")
+_EXACT = 2**53  # below which a float is the whole number that it looks like
 _COUNTS = ("n", "forwards", "bytes", "evaluations", "queries_to_pay", "locations", "seed")
 
 
 def plain(value: Any) -> str:
-    """A value as an axis tells it: `8` for 8.0, `-` for nothing."""
+    """A value as an axis tells it: `8` for 8.0, `"8"` for a text, `-` for nothing; no two values look the same."""
+    if isinstance(value, str):
+        return json.dumps(value) if value in _TAKEN or not in_size(value)[0] else value
     if not isinstance(value, list) and pd.isna(value):
         return "-"
-    return f"{value:g}" if isinstance(value, float) and value.is_integer() else str(value)
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < _EXACT
+    return str(int(value)) if whole else str(value)
 
 
 def number(value: float, key: str) -> str:
