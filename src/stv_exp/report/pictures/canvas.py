@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator
 from numpy.typing import NDArray
 
 INK = "#1f2328"  # of text, which a page replaces by its own
@@ -34,6 +36,22 @@ def panels(n: int, width: float, height: float, *, same_rows: bool = False) -> t
     return figure, [styled(axes) for axes in every[:n]]
 
 
+def settled(figure: Figure) -> Figure:
+    """The figure with its layout as it is: to find it takes as long as to draw, and a figure is saved twice."""
+    with any_glyph():
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
+@contextmanager
+def any_glyph() -> Iterator[None]:
+    """Draw text of any script: a box stands for what the font has not."""
+    with catch_warnings():
+        filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
 def styled(axes: Axes) -> Axes:
     """Axes in the background: faint lines, small text."""
     axes.spines[["top", "right"]].set_visible(False)
@@ -41,6 +59,7 @@ def styled(axes: Axes) -> Axes:
     axes.tick_params(labelsize=8, labelcolor=INK, color=FAINT)
     axes.grid(color=FAINT, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
+    axes.set_facecolor("none")
     for text in (axes.xaxis.label, axes.yaxis.label):
         text.set(color=INK, fontsize=9)
     return axes
@@ -60,15 +79,28 @@ def log_axis(axes: Axes, values: Iterable[float]) -> None:
     wider = max(1.3, (20 * low / high) ** 0.5)
     axes.set(xscale="log", xlim=(low / wider, high * wider))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=8))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    short_numbers(axes)
     axes.minorticks_off()
+
+
+def short_numbers(axes: Axes) -> None:
+    """`20k` on the x axis, and small numbers as they are."""
+    thousands = EngFormatter(sep="")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: thousands(x) if x >= 1000 else f"{x:g}"))
+
+
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """In one row over the panels, for few names."""
+    handles, names = axes.get_legend_handles_labels()
+    shown = figure.legend(handles, names, loc="outside upper left", ncols=len(names), fontsize=8, labelcolor=INK)
+    shown.get_frame().set(facecolor="none", edgecolor="none")
 
 
 def legend(figure: Figure, axes: Axes, title: str) -> None:
     """Beside the panels, where it hides nothing; of more names than fit, several columns."""
     handles, names = axes.get_legend_handles_labels()
     height = figure.get_size_inches()[1]
-    columns = -(-len(names) // max(1, int((height - 0.4) / 0.2)))
+    columns = -(-len(names) // max(1, int((height - 0.4) / 0.2))) or 1
     shown = figure.legend(
         handles, names, title=title, loc="outside right center", ncols=columns, fontsize=8, labelcolor=INK
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 
-from stv_exp.report.pictures.canvas import colour, legend, log_axis, marker, panels, plain, unit_limits
+from stv_exp.report.pictures.canvas import colour, legend, log_axis, marker, panels, plain, short_numbers, unit_limits
 
 STAGES = ("scan", "bank", "policy", "evaluation")
 ROWS = 30  # that are still readable
@@ -19,6 +18,7 @@ def accuracy_by_cost(runs: pd.DataFrame) -> Figure | None:
     """A point a label, mean over tasks and seeds; what costs nothing is a line across. None where costs are alike."""
     names = [name for name in _AXES if name in runs]
     points = runs.groupby(["method", "label"], as_index=False)[["accuracy", *names]].mean()
+    points = points.astype(dict.fromkeys(names, float))  # pandas' own whole numbers have a missing one of their own
     names = [name for name in names if points[name].nunique() > 1]
     if not names:
         return None
@@ -43,7 +43,7 @@ def cost_bars(runs: pd.DataFrame) -> Figure | None:
     for panel, kind in zip(axes, kinds, strict=True):
         _bars(panel, parts[kind].loc[labels])
         panel.set_xlabel(f"{_COSTS[kind]} a run")
-        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        short_numbers(panel)
         panel.set_yticks(range(len(labels)), [plain(str(label), 44) for label in labels])
     legend(figure, axes[0], "stage")
     return figure
@@ -60,7 +60,7 @@ def _points(axes: Axes, costs: pd.Series, accuracies: pd.Series, i: int, name: s
 
 def _by_stage(runs: pd.DataFrame, kind: str) -> pd.DataFrame:
     columns = {f"{kind}.{stage}": stage for stage in STAGES if f"{kind}.{stage}" in runs}
-    return runs.groupby("label")[list(columns)].mean().rename(columns=columns).fillna(0)
+    return runs.groupby("label")[list(columns)].mean().rename(columns=columns).fillna(0).astype(float)
 
 
 def _bars(axes: Axes, parts: pd.DataFrame) -> None:

@@ -21,7 +21,7 @@ def by_k_and_m(runs: pd.DataFrame) -> pd.DataFrame:
 
     Without rows where K does not vary.
     """
-    asked = runs.reindex(columns=["method.k", "method.m"]).apply(pd.to_numeric, errors="coerce")
+    asked = runs.reindex(columns=["method.k", "method.m"]).apply(pd.to_numeric, errors="coerce").astype(float)
     rows = runs.assign(k=asked["method.k"], m=asked["method.m"], series=_series(runs)).dropna(subset="k")
     return rows[rows.groupby("series")["k"].transform("nunique") > 1]
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stv_exp.report.pictures.canvas import COLOURS, FAINT, band, legend, panels, titled
+from stv_exp.report.pictures.canvas import COLOURS, FAINT, band, legend_above, panels, titled
 
 PANELS = 12  # that are still readable
 _WIDTH, _WINDOW = 2.5, 9  # inches; steps of the running mean
@@ -26,7 +26,7 @@ def reward_curves(histories: Mapping[str, Sequence[Mapping[str, Sequence[float]]
     for panel in axes[-4:]:
         panel.set_xlabel("step")
     axes[0].set_ylabel("reward\n(log-likelihood)")
-    legend(figure, axes[0], "")
+    legend_above(figure, axes[0])
     return figure
 
 
