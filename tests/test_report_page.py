@@ -16,10 +16,9 @@ import pytest
 from PIL import Image
 
 from stv_exp.pipeline import run
-from stv_exp.report.comparison import _page as compare
 from stv_exp.report.gallery import gallery
 from stv_exp.report.html.document import Document
-from stv_exp.report.runs import load
+from stv_exp.report.tables import Table
 from stv_exp.stages.evaluate import Prediction
 from stv_exp.stages.examples import KEPT, SIDE, examples
 from tests.report_frames import frames
@@ -36,7 +35,8 @@ def document(tmp_path_factory) -> Document:
     outputs = tmp_path_factory.mktemp("page")
     write_study(outputs, [4, 16, 8], [1, 4], [0, 1], ["shape", "colour"])
     runs, predictions = frames(outputs)
-    tables = compare(load(outputs), outputs, None, None, None, []).tables
+    means = runs.groupby("label")["accuracy"].mean()
+    tables = [Table("table", ["method", "accuracy"], [[label, f"{mean:.3f}"] for label, mean in means.items()])]
     predictions.loc[predictions.index[::40], ["prediction", "question"]] = f"\u202e{HOSTILE}"
     for frame in (runs, predictions):
         frame["label"] = frame["label"].replace({"few_shot": f"few_shot{HOSTILE}"})
@@ -100,8 +100,8 @@ def test_the_page_has_all_of_a_comparison(html):
     text = re.sub(r"\s+", " ", Elements(html).text)
     for told in ("runs 36", "models 1", "tasks 2", "methods 4", "seeds 2", "torch 2.13.0"):
         assert told in text
-    for told in ("By method", "By task", "policy.steps", "method=stv dataset.task=made", "Run x is failed: no room"):
-        assert told.replace("=made", "=shape") in text
+    for told in ("By method", "policy.steps", "method=stv dataset.task=shape", "Run x is failed: no room"):
+        assert told in text
 
 
 def test_tables_and_pictures_are_named_for_who_does_not_see_them(html):

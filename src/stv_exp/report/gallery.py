@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from stv_exp.report.damage import DamagedError, check_file
-from stv_exp.report.pictures.canvas import settled
 from stv_exp.report.pictures.cost import accuracy_by_cost, cost_bars
 from stv_exp.report.pictures.dots import accuracy_dots
 from stv_exp.report.pictures.k_and_m import accuracy_by_k, accuracy_maps, by_k_and_m
@@ -39,7 +38,7 @@ def gallery(runs: pd.DataFrame, outputs: Path) -> tuple[dict[str, Figure], list[
         reward_curves(histories) if histories else None,
         location_maps(rankings) if rankings else None,
     )
-    drawn = {name: settled(figure) for name, figure in zip(PICTURES, figures, strict=True) if figure is not None}
+    drawn = {name: figure for name, figure in zip(PICTURES, figures, strict=True) if figure is not None}
     return drawn, [*undrawn, *unread]
 
 

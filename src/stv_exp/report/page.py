@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from warnings import catch_warnings, filterwarnings
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -17,12 +16,12 @@ from stv_exp.disk.files import replaced_file, write_text
 from stv_exp.disk.locks import locked
 from stv_exp.errors import StvError
 from stv_exp.report.gallery import PICTURES
+from stv_exp.report.pictures.saved import write_png
 from stv_exp.report.screen import print_line, print_table
 from stv_exp.report.tables import Table
 from stv_exp.report.text import markdown, one_line
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
-_DOTS = 130  # an inch
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,8 @@ def _write_table(folder: Path, table: Table) -> None:
 
 
 def _write_picture(path: Path, figure: Figure) -> None:
-    with catch_warnings(), replaced_file(path) as new:
-        filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands for it
-        figure.savefig(new, format="png", dpi=_DOTS)
+    with replaced_file(path) as new:
+        write_png(figure, new)
 
 
 def _remove(folder: Path, names: Sequence[str]) -> None:

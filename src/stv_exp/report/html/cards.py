@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +44,13 @@ class Card:
     answers: list[Answer]
 
 
-def cards(runs: pd.DataFrame, predictions: pd.DataFrame) -> list[Card]:
+def cards(runs: pd.DataFrame, predictions: pd.DataFrame, labels: Sequence[str]) -> list[Card]:
     """Queries of every task, those first that labels disagree on; a label answers as its run with the first seed did.
 
-    A third of them are queries that all got right, as far as there are.
+    A third of them are queries that all got right, as far as there are. Answers are in the order of `labels`.
     """
+    places = predictions["label"].map({label: place for place, label in enumerate(labels)})
+    predictions = predictions.assign(place=places).sort_values("place", kind="stable")
     first = predictions[predictions["seed"] == predictions.groupby(["label", "task"])["seed"].transform("min")]
     tasks = first.groupby("task")
     pictures = {task: _pictures(own) for task, own in runs.groupby("task")}
@@ -75,7 +77,7 @@ def _card(task: str, answers: pd.DataFrame, pictures: dict[str, list[str]]) -> C
         for label, text, correct in zip(answers["label"], answers["prediction"], answers["correct"], strict=True)
     ]
     shown = pictures.get(query["id"], [])
-    return Card(task, query["id"], _text(query["question"]), expected, shown, sorted(said, key=lambda a: a.label))
+    return Card(task, query["id"], _text(query["question"]), expected, shown, said)
 
 
 def _text(text: str) -> str:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,8 +17,8 @@ from stv_exp.report.html.cards import cards
 from stv_exp.report.html.drawing import Drawing, drawing
 from stv_exp.report.html.facts import facts
 from stv_exp.report.html.grid import Grid
-from stv_exp.report.html.settings import runs_table, shared
-from stv_exp.report.tables import Table
+from stv_exp.report.html.settings import runs_grid, shared
+from stv_exp.report.tables import Table, in_order
 from stv_exp.report.text import printable
 
 _COSTS = ("cost", "cost.png", "stages.png")  # what has a chapter of its own
@@ -42,6 +43,7 @@ class Document:
     def html(self) -> str:
         """The whole page, the same for the same runs."""
         environment = _environment()
+        labels = [label for label, _ in reversed(in_order(self.runs))]
         script = environment.get_template("report.js").render()
         return environment.get_template("report.html").render(
             title=self.title,
@@ -51,10 +53,10 @@ class Document:
             drawings=self._drawings(costs=False),
             cost_drawings=self._drawings(costs=True),
             notes=self.notes,
-            cards=cards(self.runs, self.predictions),
-            labels=sorted(self.runs["label"].unique()),
+            cards=cards(self.runs, self.predictions, labels),
+            labels=labels,
             tasks=sorted(self.runs["task"].unique()),
-            runs=Grid("Every run: its result, the settings that vary, its command", runs_table(self.runs)),
+            runs=runs_grid(self.runs),
             shared=shared(self.runs),
             script=Markup(script),
             digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -62,12 +64,16 @@ class Document:
 
     def _grids(self, costs: bool) -> list[Grid]:
         chosen = [table for table in self.tables if (table.name in _COSTS) == costs]
-        return [Grid(self.titles.get(table.name) or _CAPTIONS.get(table.name, table.name), table) for table in chosen]
+        return [Grid(self._caption(table.name), table.headers, table.rows) for table in chosen]
+
+    def _caption(self, name: str) -> str:
+        return self.titles.get(name) or _CAPTIONS.get(name, name)
 
     def _drawings(self, costs: bool) -> list[Drawing]:
         return [drawing(name, figure) for name, figure in self.pictures.items() if (name in _COSTS) == costs]
 
 
+@cache
 def _environment() -> Environment:
     """Templates that escape whatever they are given, and show in it what cannot be printed."""
     return Environment(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from markupsafe import Markup
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from stv_exp.report.pictures.canvas import INK, any_glyph
+from stv_exp.report.pictures.canvas import INK
+from stv_exp.report.pictures.saved import svg
 
 _CAPTIONS = {
     "accuracy.png": "Accuracy by task. Dark: the mean over seeds, with the 95% interval over items; light: each seed.",
@@ -43,21 +42,12 @@ class Drawing:
 def drawing(name: str, figure: Figure) -> Drawing:
     """A figure of the gallery, by the name of its file."""
     key, caption = name.partition(".")[0], _CAPTIONS[name]
-    svg = _svg(figure, key)
-    root, referenced = ElementTree.fromstring(svg), set(_REFERENCED.findall(svg))
+    drawn = svg(figure, key)
+    root, referenced = ElementTree.fromstring(drawn), set(_REFERENCED.findall(drawn))
     for element in list(root.iter()):
         _adopt(element, key, referenced)
     root.attrib |= {"role": "img", "aria-label": caption}
     return Drawing(key, caption, Markup(ElementTree.tostring(root, encoding="unicode")), figure.get_figwidth())
-
-
-def _svg(figure: Figure, salt: str) -> str:
-    """With its text as text, and the same each time."""
-    file = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with any_glyph(), rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
-        figure.savefig(file, format="svg", facecolor="none", metadata=nothing)
-    return file.getvalue()
 
 
 def _adopt(element: ElementTree.Element, prefix: str, referenced: Collection[str]) -> None:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from stv_exp.report.tables import Table
 
 _NUMBER = re.compile(r"[-+<[\],.±%\d\s]*")  # `0.950 ± 0.010`, `[0.91, 0.98]`, `< 0.001`, `-` and nothing
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table under its caption; `kinds` has `number` or `text` a column."""
+    """Cells below their headers; the first cell names its row."""
 
     caption: str
-    table: Table
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
     @property
     def kinds(self) -> list[str]:
-        return ["text", *("number" if all(map(_NUMBER.fullmatch, cells)) else "text" for cells in self._columns()[1:])]
+        """Of each column, `number` or `text`."""
+        return ["text", *(self._kind(i) for i in range(1, len(self.headers)))]
 
-    def _columns(self) -> list[list[str]]:
-        return [[row[i] for row in self.table.rows] for i in range(len(self.table.headers))]
+    def _kind(self, i: int) -> str:
+        return "number" if all(_NUMBER.fullmatch(row[i]) for row in self.rows) else "text"

@@ -9,18 +9,20 @@ from dataclasses import asdict
 import pandas as pd
 
 from stv_exp.config import Config
-from stv_exp.report.tables import Table
+from stv_exp.report.html.grid import Grid
 from stv_exp.report.text import shown
 
 _SECTIONS = tuple(name for name, value in asdict(Config()).items() if isinstance(value, dict))
+_CAPTION = "Every run: its result, the settings that vary, its command"
 _TOLD = ("method.name", "dataset.name", "dataset.task")  # by columns of their own
 
 
-def runs_table(runs: pd.DataFrame) -> Table:
-    """A row a run: its result, the settings that vary, its command."""
+def runs_grid(runs: pd.DataFrame) -> Grid:
+    """A row a run, by task and accuracy: its result, the settings that vary, its command."""
     varying = [key for key in _settings(runs) if key not in _TOLD and _values(runs, key).nunique() > 1]
+    ordered = runs.sort_values(["task", "accuracy"], ascending=[True, False], kind="stable")
     headers = ["label", "task", "seed", "accuracy", "seconds", *varying, "run", "command"]
-    return Table("runs", headers, [_row(run, varying) for _, run in runs.sort_values(["task", "label"]).iterrows()])
+    return Grid(_CAPTION, headers, [_row(run, varying) for _, run in ordered.iterrows()])
 
 
 def shared(runs: pd.DataFrame) -> list[tuple[str, str]]:
@@ -50,5 +52,5 @@ def _told(value: object) -> str:
 
 
 def _command(overrides: object) -> str:
-    """What was typed behind `python -m stv_exp`."""
-    return shlex.join(map(str, overrides)) if isinstance(overrides, list) else ""
+    """What makes this run alone, also one of a sweep."""
+    return shlex.join(["python", "-m", "stv_exp", *map(str, overrides)]) if isinstance(overrides, list) else ""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from warnings import catch_warnings, filterwarnings
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,22 +32,6 @@ def panels(n: int, width: float, height: float, *, same_rows: bool = False) -> t
     for axes in every[n:]:
         axes.remove()
     return figure, [styled(axes) for axes in every[:n]]
-
-
-def settled(figure: Figure) -> Figure:
-    """The figure with its layout as it is: to find it takes as long as to draw, and a figure is saved twice."""
-    with any_glyph():
-        figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    return figure
-
-
-@contextmanager
-def any_glyph() -> Iterator[None]:
-    """Draw text of any script: a box stands for what the font has not."""
-    with catch_warnings():
-        filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
 
 
 def styled(axes: Axes) -> Axes:

@@ -33,15 +33,14 @@ def accuracy_by_cost(runs: pd.DataFrame) -> Figure | None:
 
 
 def cost_bars(runs: pd.DataFrame) -> Figure | None:
-    """Bars of each label's mean seconds and token-forwards, divided by stage; the `ROWS` most expensive."""
-    kinds = [kind for kind in _COSTS if any(f"{kind}.{stage}" in runs for stage in STAGES)]
-    if not kinds:
+    """Bars of each label's mean seconds and token-forwards, divided by stage; the `ROWS` most expensive. None without any."""
+    parts = {kind: own for kind in _COSTS if (own := _by_stage(runs, kind)).any(axis=None)}
+    if not parts:
         return None
-    parts = {kind: _by_stage(runs, kind) for kind in kinds}
-    labels = parts[kinds[0]].sum(axis=1).sort_values().index[-ROWS:]
-    figure, axes = panels(len(kinds), 3.3, 0.19 * len(labels) + 1.0, same_rows=True)
-    for panel, kind in zip(axes, kinds, strict=True):
-        _bars(panel, parts[kind].loc[labels])
+    labels = next(iter(parts.values())).sum(axis=1).sort_values().index[-ROWS:]
+    figure, axes = panels(len(parts), 3.3, 0.19 * len(labels) + 1.0, same_rows=True)
+    for panel, (kind, own) in zip(axes, parts.items(), strict=True):
+        _bars(panel, own.loc[labels])
         panel.set_xlabel(f"{_COSTS[kind]} a run")
         short_numbers(panel)
         panel.set_yticks(range(len(labels)), [plain(str(label), 44) for label in labels])
