@@ -33,7 +33,7 @@ def accuracy_by_cost(runs: pd.DataFrame) -> Figure | None:
 
 
 def cost_bars(runs: pd.DataFrame) -> Figure | None:
-    """Bars of each label's mean seconds and token-forwards, divided by stage; the `ROWS` most expensive. None without any."""
+    """Bars of each label's mean seconds and token-forwards, divided by stage; of the `ROWS` most expensive."""
     parts = {kind: own for kind in _COSTS if (own := _by_stage(runs, kind)).any(axis=None)}
     if not parts:
         return None

@@ -79,7 +79,7 @@ def _series(runs: pd.DataFrame) -> pd.Series:
 def _map(axes: Axes, table: pd.DataFrame, low: float, high: float) -> None:
     """Cells with their number, in the colour that is seen on them; an empty cell is a setting without a run."""
     axes.grid(visible=False)
-    axes.imshow(table, cmap="cividis", vmin=low, vmax=high, aspect="auto", origin="lower")
+    axes.imshow(table, cmap="cividis", interpolation="none", vmin=low, vmax=high, aspect="auto", origin="lower")
     for (i, j), value in np.ndenumerate(table.to_numpy()):
         if not np.isnan(value):
             dark = value < (low + high) / 2

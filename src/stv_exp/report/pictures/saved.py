@@ -18,7 +18,6 @@ _DOTS = 130  # an inch
 
 def write_png(figure: Figure, path: Path) -> None:
     """The figure on white; raises `OSError`."""
-    figure.set_dpi(_DOTS)
     with _laid_out(figure):
         FigureCanvasAgg(figure).print_png(path)
 
@@ -37,6 +36,7 @@ def svg(figure: Figure, salt: str) -> str:
 @contextmanager
 def _laid_out(figure: Figure) -> Iterator[None]:
     """Draw with text of any script, and keep the layout."""
+    figure.set_dpi(_DOTS)
     with catch_warnings():
         filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands for it
         yield

@@ -49,7 +49,7 @@ def _draw(axes: Axes, rankings: Sequence[Ranked], side: float) -> AxesImage:
     layers, heads = taken.nonzero()
     white = [(1.0, 1.0, 1.0, min(1.0, share)) for share in taken[layers, heads].tolist()]
     axes.scatter(heads, layers, s=(0.6 * side) ** 2, marker="s", facecolors="none", edgecolors=white)
-    return axes.imshow(scores.mean(0), cmap="viridis", aspect="auto")
+    return axes.imshow(scores.mean(0), cmap="viridis", interpolation="none", aspect="auto")
 
 
 def _grid(scores: NDArray[np.float32]) -> NDArray[np.float32]:
