@@ -14,13 +14,14 @@ from stv_exp.report.pictures.canvas import INK
 from stv_exp.report.pictures.saved import svg
 
 _CAPTIONS = {
-    "accuracy.png": "Accuracy by task. Dark: the mean over seeds, with the 95% interval over items; light: each seed.",
+    "accuracy.png": "Accuracy by task. Dark: the mean over seeds, with the 95% interval over items; light: each seed. "
+    "The best 30 rows.",
     "k_and_m.png": "Accuracy over K (locations) and M (candidates a location), mean over tasks and seeds.",
     "by_k.png": "Accuracy against K, a line for each M: mean over tasks, band of one standard deviation over seeds.",
     "cost.png": "Accuracy against what a run costs, a point a row of the table; dashed: the best without a search.",
-    "stages.png": "What a run spends in each stage, mean over tasks and seeds.",
+    "stages.png": "What a run spends in each stage, mean over tasks and seeds. The 30 most expensive rows.",
     "rewards.png": "Reward of each search by step against random candidates: mean and one standard deviation over "
-    "tasks and seeds, running mean of 9 steps.",
+    "tasks and seeds, running mean of 9 steps. The 12 best rows.",
     "sensitivity.png": "What locations were ranked by, mean over tasks and seeds. Squares: the locations taken, as "
     "strong as the share of runs that took them.",
 }

@@ -6,10 +6,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stv_exp.report.pictures.canvas import COLOURS, INK, panels, plain, titled, unit_limits
+from stv_exp.report.pictures.canvas import COLOURS, INK, MOST, panels, plain, titled, unit_limits
 
 ROWS, TASKS = 30, 11  # that are still readable
-_WIDTH, _MEAN = 2.5, "mean over tasks"
+_WIDTH = 2.5  # inches
 
 
 def accuracy_dots(runs: pd.DataFrame) -> Figure:
@@ -17,21 +17,26 @@ def accuracy_dots(runs: pd.DataFrame) -> Figure:
     means = runs.groupby(["label", "task"])["accuracy"].mean().groupby("label").mean().sort_values()
     labels = means.index[-ROWS:].tolist()
     shown = runs[runs["label"].isin(labels)].assign(row=lambda own: own["label"].map(labels.index))
-    tasks = sorted(shown["task"].unique())
-    views = [(task, shown[shown["task"] == task]) for task in tasks[:TASKS]]
-    if len(tasks) > 1:
-        views.insert(0, (f"{_MEAN} ({len(tasks)})", shown.groupby(["row", "seed"], as_index=False)["accuracy"].mean()))
+    views = _views(shown)
     width = _WIDTH + (1.6 if len(views) == 1 else 0)
     figure, axes = panels(len(views), width, 0.19 * len(labels) + 0.9, same_rows=True)
-    for panel, (name, own) in zip(axes, views, strict=True):
+    for panel, (name, own) in zip(axes, views.items(), strict=True):
         _draw(panel, own)
         titled(panel, name, _WIDTH)
-        panel.set(xlim=unit_limits(shown["accuracy"]))
-    for panel in axes:
+        panel.set(xlim=unit_limits(shown["accuracy"]), xlabel="accuracy" if panel in axes[-MOST:] else "")
         panel.set_yticks(range(len(labels)), [plain(label, 44) for label in labels])
-    for panel in axes[-4:]:
-        panel.set_xlabel("accuracy")
     return figure
+
+
+def _views(shown: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each panel by its title."""
+    tasks = sorted(shown["task"].unique())
+    views = {task: shown[shown["task"] == task] for task in tasks[:TASKS]}
+    if len(tasks) == 1:
+        return views
+    return {
+        f"mean over tasks ({len(tasks)})": shown.groupby(["row", "seed"], as_index=False)["accuracy"].mean()
+    } | views
 
 
 def _draw(axes: Axes, own: pd.DataFrame) -> None:

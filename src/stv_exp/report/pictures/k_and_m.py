@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -57,10 +58,8 @@ def accuracy_by_k(rows: pd.DataFrame) -> Figure | None:
         for i, m in enumerate(ms):
             _line(panel, own[own["m"].isna() if pd.isna(m) else own["m"] == m], i, "none" if pd.isna(m) else f"{m:g}")
         titled(panel, name, _WIDTH)
-        panel.set(xlabel="K, locations", ylabel="accuracy", xscale="log")
-        panel.set_ylim(unit_limits(rows["accuracy"]))
-        panel.set_xticks(sorted(own["k"].unique()), [f"{k:g}" for k in sorted(own["k"].unique())], minor=False)
-        panel.minorticks_off()
+        panel.set(ylabel="accuracy", ylim=unit_limits(rows["accuracy"]))
+        _k_axis(panel, sorted(own["k"].unique()))
     legend(figure, axes[0], "M")
     return figure
 
@@ -68,12 +67,10 @@ def accuracy_by_k(rows: pd.DataFrame) -> Figure | None:
 def _series(runs: pd.DataFrame) -> pd.Series:
     """Labels without K and M; with the model, where several are told apart in no label."""
     series = runs["label"].str.replace(_K_OR_M, "", regex=True)
-    if (
-        runs.get("model.name", pd.Series(dtype=object)).nunique() < 2
-        or series.str.contains("model=", regex=False).any()
-    ):
+    models = runs.get("model.name")
+    if models is None or models.nunique() < 2 or series.str.contains("model=", regex=False).any():
         return series
-    return series + ", " + runs["model.name"].astype(str)
+    return series + ", " + models.astype(str)
 
 
 def _map(axes: Axes, table: pd.DataFrame, low: float, high: float) -> None:
@@ -86,6 +83,12 @@ def _map(axes: Axes, table: pd.DataFrame, low: float, high: float) -> None:
             axes.text(j, i, f"{value:.3f}", ha="center", va="center", fontsize=8, color="#fff" if dark else "#000")
     axes.set_xticks(range(table.shape[1]), [f"{k:g}" for k in table.columns])
     axes.set_yticks(range(table.shape[0]), [f"{m:g}" for m in table.index])
+
+
+def _k_axis(axes: Axes, ks: Sequence[float]) -> None:
+    axes.set(xlabel="K, locations", xscale="log")
+    axes.set_xticks(ks, [f"{k:g}" for k in ks])
+    axes.minorticks_off()
 
 
 def _line(axes: Axes, own: pd.DataFrame, i: int, name: str) -> None:

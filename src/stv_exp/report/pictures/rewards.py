@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stv_exp.report.pictures.canvas import COLOURS, FAINT, band, legend_above, panels, titled
+from stv_exp.report.pictures.canvas import COLOURS, FAINT, MOST, band, legend_above, panels, titled
 
 PANELS = 12  # that are still readable
 _WIDTH, _WINDOW = 2.5, 9  # inches; steps of the running mean
@@ -23,7 +23,7 @@ def reward_curves(histories: Mapping[str, Sequence[Mapping[str, Sequence[float]]
         for name, colour, style, words in _LINES:
             _curve(panel, [_smooth(run[name]) for run in runs], colour, style, words)
         titled(panel, label, _WIDTH)
-    for panel in axes[-4:]:
+    for panel in axes[-MOST:]:
         panel.set_xlabel("step")
     axes[0].set_ylabel("reward\n(log-likelihood)")
     legend_above(figure, axes[0])
