@@ -96,6 +96,25 @@ def test_a_saved_dataset_with_questions_and_lists_of_answers_loads(dataset, tmp_
     assert example.images[0]().size == (5, 5)
 
 
+VOTES = [{"answer": "a cat", "confidence": "yes"}, {"answer": "", "confidence": "no"}, {"answer": "cat"}]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("cell", [VOTES, {"answer": ["a cat", "", "cat"]}, {"answer": "a cat"}])
+def test_answers_may_lie_inside_objects_as_those_of_vizwiz_on_the_hub_do(dataset, tmp_path, cell, streaming):
+    root = saved(tmp_path / "saved", {"answers": [cell] * 12})
+    fields = FieldsConfig(image="", answer="answers.answer")
+    task = columns.load(replace(dataset, root=root, fields=fields, streaming=streaming))
+    assert task.support[0].answers == (("a cat",) if cell == {"answer": "a cat"} else ("a cat", "cat"))
+
+
+@pytest.mark.parametrize("answer", ["answers", "answers.anser"])
+def test_a_column_of_objects_is_refused_with_a_key_that_it_has(dataset, tmp_path, answer):
+    root = saved(tmp_path / "saved", {"answers": [VOTES] * 12})
+    with pytest.raises(StvError, match=r"point dataset.fields.answer at one, such as answers\.answer"):
+        columns.load(replace(dataset, root=root, fields=FieldsConfig(image="", answer=answer)))
+
+
 def test_a_split_saved_alone_is_known_by_its_name(dataset, folder):
     datasets.load_dataset(str(folder), split="test").save_to_disk(str(folder / "../alone"))
     task = columns.load(replace(dataset, root=str(folder / "../alone"), support_split="test"))

@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 
 from stv_exp.pipeline import run
+from stv_exp.report.frame import predictions, runs
 from stv_exp.report.gallery import gallery
 from stv_exp.report.html.document import Document
 from stv_exp.report.tables import Table
 from stv_exp.stages.evaluate import Prediction
 from stv_exp.stages.examples import KEPT, SIDE, examples
-from tests.report_frames import frames
 from tests.report_study import write_study
 
 SWITCHES = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking")
@@ -34,14 +34,14 @@ def document(tmp_path_factory) -> Document:
     """Of a small sweep in which texts that others choose are hostile."""
     outputs = tmp_path_factory.mktemp("page")
     write_study(outputs, [4, 16, 8], [1, 4], [0, 1], ["shape", "colour"])
-    runs, predictions = frames(outputs)
-    means = runs.groupby("label")["accuracy"].mean()
-    tables = [Table("table", ["method", "accuracy"], [[label, f"{mean:.3f}"] for label, mean in means.items()])]
-    predictions.loc[predictions.index[::40], ["prediction", "question"]] = f"\u202e{HOSTILE}"
-    for frame in (runs, predictions):
+    rows, items = runs(outputs), predictions(outputs)
+    means = rows.groupby("label")["accuracy"].mean()
+    tables = [Table("table", "", ["method", "accuracy"], [[label, f"{mean:.3f}"] for label, mean in means.items()])]
+    items.loc[items.index[::40], ["prediction", "question"]] = f"\u202e{HOSTILE}"
+    for frame in (rows, items):
         frame["label"] = frame["label"].replace({"few_shot": f"few_shot{HOSTILE}"})
-    pictures, _ = gallery(runs, outputs)
-    return Document(HOSTILE, runs, predictions, tables, {}, pictures, [HOSTILE, "Run x is failed: no room"])
+    pictures, _ = gallery(rows, outputs)
+    return Document(HOSTILE, rows, items, tables, {}, pictures, [HOSTILE, "Run x is failed: no room"])
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from stv_exp.report.damage import DamagedError
+from stv_exp.report.frame import runs as read
 from stv_exp.report.gallery import PICTURES, gallery
 from stv_exp.report.pictures.cost import accuracy_by_cost
 from stv_exp.report.pictures.dots import ROWS, accuracy_dots
@@ -18,7 +19,6 @@ from stv_exp.report.pictures.k_and_m import accuracy_by_k, accuracy_maps, by_k_a
 from stv_exp.report.pictures.rewards import reward_curves
 from stv_exp.report.pictures.sensitivity import location_maps
 from stv_exp.report.ranking import ranking
-from tests.report_frames import frames
 from tests.report_study import write_study
 
 KS, MS = [4, 16, 8], [1, 16, 4]
@@ -33,7 +33,7 @@ def outputs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(outputs):
-    return frames(outputs)[0]
+    return read(outputs)
 
 
 def words(axes) -> list[str]:

@@ -38,19 +38,19 @@ def cells(examples) -> list[tuple[str, str]]:
 
 
 def test_there_are_at_least_ten_tasks_of_at_least_110_pairs():
-    assert len(words.word_tasks()) >= 10 and "antonym" in words.word_tasks()
-    assert words.word_tasks() == tuple(sorted(words.word_tasks()))
-    assert all(len(lines(task)) >= 110 for task in words.word_tasks())
+    assert len(words.tasks()) >= 10 and "antonym" in words.tasks()
+    assert words.tasks() == tuple(sorted(words.tasks()))
+    assert all(len(lines(task)) >= 110 for task in words.tasks())
 
 
-@pytest.mark.parametrize("task", words.word_tasks())
+@pytest.mark.parametrize("task", words.tasks())
 def test_every_line_is_two_clean_cells(task):
     for pair in pairs(task):
         assert len(pair) == 2 and pair[0] != pair[1], pair
         assert all(cell and cell == " ".join(cell.split()) for cell in pair), pair
 
 
-@pytest.mark.parametrize("task", words.word_tasks())
+@pytest.mark.parametrize("task", words.tasks())
 def test_no_question_and_no_answer_is_in_a_task_twice(task):
     for column in zip(*pairs(task), strict=True):
         assert max(Counter(word.casefold() for word in column).values()) == 1
@@ -60,7 +60,7 @@ def test_no_word_is_in_two_antonym_pairs():
     assert max(Counter(word for pair in pairs("antonym") for word in pair).values()) == 1
 
 
-@pytest.mark.parametrize("task", words.word_tasks())
+@pytest.mark.parametrize("task", words.tasks())
 def test_no_eval_pair_can_be_read_off_the_support(dataset, task):
     loaded = words.load(replace(dataset, task=task))
     assert (len(loaded.support), len(loaded.evaluation)) == (60, 50)
@@ -100,7 +100,7 @@ def test_an_unknown_task_is_refused_with_the_choices(dataset):
         words.load(replace(dataset, task="synonym"))
 
 
-@pytest.mark.parametrize("task", words.word_tasks())
+@pytest.mark.parametrize("task", words.tasks())
 def test_every_prompt_ends_where_the_answer_begins(dataset, task):
     loaded, template = words.load(replace(dataset, task=task)), dataset.template
     for query in loaded.evaluation:

@@ -15,6 +15,7 @@ from stv_exp.models.dtype import resolve
 
 LIMITS = dict(ranges.limits(Config))
 _NOT_THE_TEMPLATES = ("add_generation_prompt", "continue_final_message", "conversation", "chat_template", "tokenize")
+_FEW = 8  # examples and pairs of `debug`
 _FILLED_IN = {"demonstration": {"question", "answer"}, "query": {"question"}, "answer": {"answer"}}
 
 
@@ -30,9 +31,37 @@ def checked(config: Config) -> Config:
     _check_chat(config.model)
     if config.job == "run":
         Method.of(config).check()
-    config = _with_paths(config)
+    config = _smaller(_with_paths(config))
     dtype, _ = resolve(config.model.dtype, config.trainer.accelerator)
     return replace(config, model=replace(config.model, dtype=dtype))
+
+
+def _smaller(config: Config) -> Config:
+    """With `limit` and `debug` as what they change, so that they are part of no signature themselves."""
+    if config.debug:
+        config = _debugged(config)
+    if not config.limit:
+        return config
+    data = config.dataset
+    return replace(
+        config, dataset=replace(data, support=min(data.support, config.limit), eval=min(data.eval, config.limit))
+    )
+
+
+def _debugged(config: Config) -> Config:
+    """As little as still passes through every line: enough pairs for the clusters, enough support for the shots."""
+    policy, method = config.policy, config.method
+    pairs = min(config.scan.pairs, max(_FEW, method.m))
+    examples = max(_FEW, config.scan.shots + 1, method.shots + 1, config.dataset.validation + 2)
+    most = {"steps": 4, "queries": 1, "samples": 2, "selection_draws": 2, "selection_items": 2}
+    few = {name: min(getattr(policy, name), n) for name, n in most.items()}
+    return replace(
+        config,
+        limit=min(config.limit or examples, examples),
+        scan=replace(config.scan, pairs=pairs),
+        policy=replace(policy, budget=0, **few),
+        tracker=replace(config.tracker, name="none"),
+    )
 
 
 def _check_template(name: str, text: str, allowed: set[str]) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -15,20 +18,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from stv_exp import interruption
+from stv_exp import interruption, studies
 from stv_exp.check_config import LIMITS
 from stv_exp.complaint import complaint
 from stv_exp.compose import check_given, config_folder, schema, to_config
 from stv_exp.config import Config
 from stv_exp.data.files import expanded
-from stv_exp.disk.study import Study
 from stv_exp.errors import StvError
 from stv_exp.methods.registry import KINDS, choices, summary
 from stv_exp.models.dtype import say
 from stv_exp.sweeper import FailFast, register
 
 log = logging.getLogger(__name__)
-_joined: dict[Study, bool] = {}  # studies that jobs of this process belong to, and whether their tables are printed
 
 
 def main() -> int:
@@ -39,7 +40,7 @@ def main() -> int:
     code, logging.raiseExceptions = 0, False  # a full disk is told once, not for every line that the log has lost
     try:
         _prepare_arguments()
-        _job()
+        hydra.main(version_base="1.3", config_path=config_folder(), config_name="config")(Job())()
     except (Exception, FailFast) as error:
         interruption.check()
         sentence = complaint(error)
@@ -47,7 +48,7 @@ def main() -> int:
             raise
         print(f"Error: {sentence}", file=sys.stderr)
         code = 1
-    _report_studies()
+    studies.draw()
     return code
 
 
@@ -78,6 +79,16 @@ def _signature(*, _root_: DictConfig) -> str:
     return signatures(to_config(_root_)).run
 
 
+def _outputs_folder(debug: bool) -> str:
+    """Resolver for `outputs`: with `debug` a folder that lives as long as this process."""
+    return _scratch().name if debug else "outputs"
+
+
+@cache
+def _scratch() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="stv_exp-debug-")
+
+
 def _limits() -> str:
     """Resolver for `--help`: what settings may be."""
     return "\n".join(["What settings may be:", *(f"  {key:<32}{limit}" for key, limit in LIMITS.items())])
@@ -92,14 +103,34 @@ def _parts() -> str:
 
 
 OmegaConf.register_new_resolver("signature", _signature, replace=True)
+OmegaConf.register_new_resolver("outputs_folder", _outputs_folder, replace=True)
 OmegaConf.register_new_resolver("expanded", lambda path: str(expanded(path)), replace=True)
+OmegaConf.register_new_resolver("gpus", lambda accelerator: 1 if accelerator == "cuda" else None, replace=True)
 OmegaConf.register_new_resolver("limits", _limits, replace=True)
 OmegaConf.register_new_resolver("method_parts", _parts, replace=True)
 ConfigStore.instance().store(name="schema", node=schema())
 register()
 
 
-@hydra.main(version_base="1.3", config_path=config_folder(), config_name="config")
+class Job:
+    """What Hydra calls: in another process too, where it stands in the same folder and finds the same modules."""
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        with interruption.interruptible():
+            return _job(cfg)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (str(Path.cwd()), sys.path)
+
+
+def _arrived(folder: str, modules: list[str]) -> Job:
+    """The job in a process of a launcher, which may have been started anywhere."""
+    os.chdir(folder)
+    sys.path += [path for path in modules if path not in sys.path]
+    logging.raiseExceptions = False
+    return Job()
+
+
 def _job(cfg: DictConfig) -> float | None:
     config, overrides = to_config(cfg), list(HydraConfig.get().overrides.task)
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
@@ -108,44 +139,43 @@ def _job(cfg: DictConfig) -> float | None:
     from stv_exp import jobs
 
     if config.job == "run":
-        _join_study(config, sweeping)
+        if config.plan:
+            return _plan(config)
+        if not config.debug:
+            _join(config, sweeping)
         say(config.model.name, cfg.model.dtype, config.trainer.accelerator)
     try:
         return jobs.start(config, overrides)
     except Exception as error:
         interruption.check()
         if not sweeping:
-            _joined.clear()  # there is nothing new to compare
+            studies.forget()  # there is nothing new to compare
             raise
-        log.error("Failed: %s", complaint(error) or f"{type(error).__name__}: {error}")  # Hydra raises it at the end
-        if config.fail_fast:
-            raise FailFast from error
-        raise
+        raise _failed(error, config.fail_fast) from error
 
 
-def _join_study(config: Config, sweeping: bool) -> None:
-    """Add a run to its study; where that cannot be written, the run can still be looked up."""
-    from stv_exp.identity import signatures
+def _plan(config: Config) -> float | None:
+    """What a single run would do; a sweep's plan is its sweeper's."""
+    from stv_exp.plan import show_plan
 
-    study = Study(Path(config.outputs), config.study)
-    try:
-        if config.study_fresh and study not in _joined:
-            study.clear()
-        study.add(signatures(config).run)
-        _joined[study] = sweeping
-    except OSError as error:
-        log.warning("The study %s cannot be written (%s)", study.folder, error.strerror)
+    show_plan([config])
+    return None
 
 
-def _report_studies() -> None:
-    """Draw a sweep's tables anew, also where some of its jobs failed, and those of single runs where they are old."""
-    while _joined:
-        study, printed = _joined.popitem()
-        if not printed and study.is_drawn:
-            continue
-        from stv_exp.report.comparison import report
+def _join(config: Config, sweeping: bool) -> None:
+    """Tables are drawn by the process of the command, which is not this one where a launcher has others."""
+    if _one_process():
+        studies.join(config, printed=sweeping)
+    else:
+        studies.add(config)
 
-        try:
-            report(study.outputs, study.name, printed=printed)
-        except StvError as error:  # every job failed: the reason is printed already
-            print(f"note: {error}", file=sys.stderr)
+
+def _failed(error: Exception, fail_fast: bool) -> BaseException:
+    """What tells a sweep of a failure: a sentence, since not every error survives the way between processes."""
+    sentence = complaint(error) or f"{type(error).__name__}: {error}"
+    log.error("Failed: %s", sentence)  # Hydra raises it at the end
+    return FailFast(sentence) if fail_fast and _one_process() else StvError(sentence)
+
+
+def _one_process() -> bool:
+    return HydraConfig.get().runtime.choices["hydra/launcher"] == "basic"

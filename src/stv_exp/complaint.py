@@ -26,12 +26,16 @@ from omegaconf.errors import (
 from stv_exp.config import Config
 from stv_exp.errors import StvError
 
-# Names of Hydra's plug-ins and the packages that bring them.
+# How the names of Hydra's plug-ins begin, and what brings them.
 _PLUGINS = {
-    "hydra/launcher": {"joblib": "joblib-launcher", "submitit": "submitit-launcher", "ray": "ray-launcher"},
-    "hydra/sweeper": {"optuna": "optuna-sweeper", "ax": "ax-sweeper", "nevergrad": "nevergrad-sweeper"},
+    "hydra/launcher": {"joblib": "'stv_exp[joblib]'", "submitit": "'stv_exp[slurm]'", "ray": "'stv_exp[ray]'"},
+    "hydra/sweeper": {
+        "optuna": "'stv_exp[optuna]'",
+        "ax": "hydra-ax-sweeper",
+        "nevergrad": "hydra-nevergrad-sweeper",
+    },
 }
-_GROUPS = ("model", "dataset", "method", "trainer", "tracker", "launch", "protocol", "experiment")
+_GROUPS = ("model", "dataset", "method", "trainer", "tracker", "launch", "sweeper", "protocol", "experiment")
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: make room",
     errno.EDQUOT: "the disk's quota is used up: make room",
@@ -115,7 +119,7 @@ def _missing_choice(error: MissingConfigException) -> str:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     for plugin, package in _PLUGINS.get(group, {}).items():
         if name.startswith(plugin):
-            return f"{group}={name} needs a plug-in of Hydra; run: pip install hydra-{package}."
+            return f"{group}={name} needs a plug-in of Hydra; run: pip install {package}."
     choices = ", ".join(error.options or [])
     return f"{group}={name} is unknown; choose one of {choices}." if choices else _first_line(error)
 

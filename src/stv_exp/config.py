@@ -251,6 +251,9 @@ class Config:
 
     Runs are compared within their `study`, which grows with every run; `study_fresh` starts it over. A sweep refuses
     jobs that cannot work, before the first one, and runs the others; with `fail_fast` it stops at the first fault.
+
+    `plan` prints what there would be to do, and what it costs, and stops. `limit` is the most examples of each split
+    (0: no limit). `debug` runs every stage on a few examples for a few steps, in a folder that is removed at the end.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -270,6 +273,9 @@ class Config:
     study: Annotated[str, NAME] = "runs"
     study_fresh: bool = False
     fail_fast: bool = False
+    plan: bool = False
+    limit: Count = 0
+    debug: bool = False
 
 
 def setting(config: Config, key: str) -> Any:

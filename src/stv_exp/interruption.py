@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
 _received: list[int] = []
 
 
@@ -21,19 +23,26 @@ class Interrupted(BaseException):
     """The process was asked to stop."""
 
     def __init__(self, number: int) -> None:
-        name = signal.Signals(number).name
-        super().__init__(f"Stopped by {name}; what is finished is kept, and the same command goes on from there.")
+        super().__init__(number)  # what it is made of again, behind its way between processes
         self.exit_code = 128 + number
+
+    def __str__(self) -> str:
+        name = signal.Signals(self.args[0]).name
+        return f"Stopped by {name}; what is finished is kept, and the same command goes on from there."
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise `Interrupted` in the body on SIGINT and SIGTERM; a second signal ends the process at once."""
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Raise `Interrupted` in the body on SIGINT and SIGTERM; a second signal ends the process at once.
+
+    A signal that somebody listens to already is left to them: to a body around this one, to a cluster's scheduler.
+    """
+    before = {number: signal.signal(number, _stop) for number in _SIGNALS if signal.getsignal(number) in _DEFAULT}
     try:
         yield
     finally:
-        _received.clear()
+        if before:
+            _received.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -65,6 +74,6 @@ def check() -> None:
 
 def _stop(number: int, _: FrameType | None) -> None:
     _received.append(number)
-    for other in (signal.SIGINT, signal.SIGTERM):
+    for other in _SIGNALS:
         signal.signal(other, signal.SIG_DFL)
     raise Interrupted(number)

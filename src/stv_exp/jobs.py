@@ -6,10 +6,12 @@ import logging
 import re
 from typing import Any
 
+from stv_exp import studies
 from stv_exp.config import Config
 from stv_exp.disk.locks import locked
 from stv_exp.disk.run import Run
 from stv_exp.identity import signatures
+from stv_exp.progress import placed
 
 log = logging.getLogger(__name__)
 _noted: set[str] = set()
@@ -51,9 +53,13 @@ def _pretrain(config: Config, overrides: list[str]) -> None:
 
 
 def _run(config: Config, overrides: list[str]) -> float:
-    metrics = _looked_up(config) or _made(config, overrides)
-    where = f"{config.method.name} on {config.dataset.name}/{config.dataset.task}, seed {config.seed}"
-    log.info("%s: accuracy %.3f (n=%d, %.1f s)", where, metrics["accuracy"], metrics["n"], metrics["seconds"]["total"])
+    name, job = str(studies.entry(config)), run_of(config)
+    metrics = job.metrics
+    how = f"run {job.signature} is done; its results are in {job.folder}"
+    if metrics is None:
+        metrics = _made(config, overrides, name)
+        how = f"{metrics['seconds']['total']:.1f} s"
+    log.info("%s: accuracy %.3f (n=%d, %s)", name, metrics["accuracy"], metrics["n"], how)
     for sentence in metrics["diagnostics"]:
         _note(re.sub(r"[-+\d.]+", "", sentence), sentence)
     return float(metrics.get("validation_accuracy", metrics["accuracy"]))
@@ -66,19 +72,13 @@ def _note(kind: str, sentence: str) -> None:
     _noted.add(kind)
 
 
-def _looked_up(config: Config) -> dict[str, Any] | None:
-    """The metrics of a job that is done: read from disk, with nothing heavy imported."""
-    job = run_of(config)
-    if (metrics := job.metrics) is not None:
-        log.info("Run %s is done; its results are in %s", job.signature, job.folder)
-    return metrics
-
-
-def _made(config: Config, overrides: list[str]) -> dict[str, Any]:
+def _made(config: Config, overrides: list[str], name: str) -> dict[str, Any]:
+    """Only here anything heavy is imported: what is done is read from disk."""
     from stv_exp.pipeline import run
 
     _set_threads(config)
-    return run(config, overrides)
+    with placed(name, run_of(config).folder):
+        return run(config, overrides)
 
 
 def _set_threads(config: Config) -> None:

@@ -100,20 +100,25 @@ def choice(prediction: str, answers: Sequence[str]) -> float:
     return float(letter_of(prediction) in expected)
 
 
+def likelihood(prediction: str, answers: Sequence[str]) -> float:
+    """`exact_match` of the label that the model finds most likely: it chooses among the task's labels alone."""
+    return exact_match(prediction, answers)
+
+
 def letter_of(text: str) -> str | None:
     """The option letter, in lower case, that a text names: `A`, `a`, `A.`, `(A)`, `A. name`; None for any other."""
     found = _LETTER.match(text.strip().lower())
     return found[1] if found else None
 
 
-# By `dataset.metric`; with `likelihood` the prediction is one of the task's labels (see `stages.evaluate`).
+# By `dataset.metric`.
 METRICS: dict[str, Metric] = {
     "exact_match": exact_match,
     "vqa_accuracy": vqa_accuracy,
     "vqa_accuracy_qwen": vqa_accuracy_qwen,
     "vizwiz_accuracy": vizwiz_accuracy,
     "choice": choice,
-    "likelihood": exact_match,
+    "likelihood": likelihood,
 }
 
 

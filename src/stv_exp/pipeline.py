@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import resource
 import shutil
@@ -22,13 +21,13 @@ from stv_exp.artefacts.scan import Scan
 from stv_exp.check_config import checked
 from stv_exp.config import Config
 from stv_exp.data.demonstrations import check_shots
+from stv_exp.data.loader import load_task
 from stv_exp.data.task import Task
 from stv_exp.diagnostics import diagnose, discretisation_gap
 from stv_exp.disk.files import write_json
 from stv_exp.disk.locks import locked
 from stv_exp.disk.run import Run
 from stv_exp.disk.store import A, Cost, Store
-from stv_exp.errors import StvError
 from stv_exp.identity import signatures
 from stv_exp.methods.method import Method
 from stv_exp.models.backbone import COUNTED, Backbone
@@ -40,6 +39,7 @@ from stv_exp.stages.evaluate import Prediction, accuracy, evaluate, summary
 from stv_exp.stages.examples import examples
 from stv_exp.stages.scan import scan
 from stv_exp.stages.search import choose
+from stv_exp.stages.vector import as_vector
 from stv_exp.task_vector import TaskVector
 from stv_exp.tracking import Outcome, Tracker, tracked
 from stv_exp.tracking import check as check_tracker
@@ -106,7 +106,7 @@ class Pipeline:
             scanned, costs["scan"] = self._stage("scan", Scan, self._scan)
             bank, costs["bank"] = self._stage("bank", Bank, partial(build_bank, scanned, self.config))
             chosen, costs["policy"] = self._policy(bank)
-        vector = self._vector(chosen, bank) if chosen and bank else None
+        vector = as_vector(self.backbone, bank, chosen, self.config) if chosen and bank else None
         with measured(self.backbone) as costs["evaluation"]:
             predictions = evaluate(self.backbone, self.task, vector, self.config)
         options = bank.centroids.shape[1] + self.method.how.may_decline if bank else 0
@@ -164,30 +164,6 @@ class Pipeline:
 
         return self.store.stage(name, getattr(self.signatures, name), kind, build)
 
-    def _vector(self, chosen: Chosen, bank: Bank) -> TaskVector:
-        config, edit = self.config, self.config.insertion
-        metadata = {
-            "model": config.model.name,
-            "revision": config.model.revision,
-            "heads": self.backbone.site(bank.site).shape,
-            "pattern": config.model.heads.pattern,
-            "dataset": f"{config.dataset.name}/{config.dataset.task}",
-            "method": config.method.name,
-            "seed": config.seed,
-            "run": self.signatures.run,
-            "when": edit.when,
-        }
-        return TaskVector(
-            chosen.locations,
-            chosen.vectors,
-            edit.mode,
-            metadata,
-            weights=None if edit.weight == 1 else torch.full((len(chosen.locations),), edit.weight),
-            site=bank.site,
-            norm_preserving=edit.norm_preserving,
-            when=edit.when,
-        )
-
     def _metrics(
         self, costs: dict[str, Cost], chosen: Chosen | None, predictions: list[Prediction], options: int
     ) -> dict[str, Any]:
@@ -209,21 +185,6 @@ class Pipeline:
         """Seconds until the locations are known: the scan for STV, the whole mask search for MTV."""
         spent = self.method.location_search
         return sum(seconds[stage] for stage in spent) if spent else None
-
-
-def load_task(config: Config) -> Task:
-    """The task of `config.dataset`, from its loader module; raises `StvError` where that is no loader."""
-    name = config.dataset.loader
-    try:
-        loader = importlib.import_module(name)
-    except Exception as error:  # whatever a user's module raises when it is imported
-        raise StvError(
-            f"dataset.loader={name} is no module ({type(error).__name__}: {error}); check its name."
-        ) from error
-    task = loader.load(config.dataset) if callable(getattr(loader, "load", None)) else None
-    if not isinstance(task, Task):
-        raise StvError(f"dataset.loader={name} has no function load(DatasetConfig) -> Task; see README, Add a dataset.")
-    return task.held_out(config.dataset.validation)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`dataset=hub`: any dataset of the package `datasets` (extra `datasets`), its columns named by `dataset.fields`.
+"""`dataset=hub`: any dataset of the package `datasets`, its columns named by `dataset.fields`.
 
 `dataset.root` is a hub id, a folder of files that `load_dataset` understands, or one that `save_to_disk` wrote;
 `dataset.task` is its configuration (subset), or `default`. Code that comes with a dataset is never run.
@@ -25,7 +25,7 @@ from PIL import Image
 
 from stv_exp.config import DatasetConfig
 from stv_exp.data.broken import sound
-from stv_exp.data.entry import ADVICE, Entry, leaves
+from stv_exp.data.entry import ADVICE, Entry, inside, leaves, path_of
 from stv_exp.data.files import expanded, is_folder, known_split
 from stv_exp.data.images import cache, open_image, readable
 from stv_exp.data.task import Example, Task, most_frequent_first
@@ -34,7 +34,7 @@ from stv_exp.network import cache_if_offline
 
 BUFFER = 1_000  # rows that a stream is shuffled within
 _SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` leaves
-Dataset = Any  # the package is optional: a `Dataset`, or with streaming an `IterableDataset`
+Dataset = Any  # a `Dataset`, or with streaming an `IterableDataset`
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,8 @@ def _splits(config: DatasetConfig) -> dict[str, Dataset]:
 
 
 def _package() -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise StvError("dataset=hub needs the package datasets; run: pip install 'stv_exp[datasets]'.") from error
+    import datasets  # here, as it takes a second
+
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     return datasets
@@ -117,12 +115,12 @@ def _draw(dataset: Dataset, split: str, n: int, config: DatasetConfig, last: boo
     indices = list(range(len(dataset)))
     random.Random(0).shuffle(indices)
     indices = (indices[::-1] if last else indices)[:n]
-    names = [name for name in (config.fields.question, config.fields.answer) if name]
+    paths = _paths(dataset.column_names, config)
     with _explained(config):
-        columns = dataset.select_columns(names).select(indices)[:]
+        columns = dataset.select_columns([path[0] for path in paths.values()]).select(indices)[:]
     undecoded, schema = dataset.with_format("arrow"), dataset.features.arrow_schema
     single = frozenset(name for name in _image_columns(config) if not hasattr(schema.field(name).type, "value_type"))
-    texts = ({name: columns[name][i] for name in names} for i in range(n))
+    texts = ({name: inside(columns[first][i], keys) for name, (first, *keys) in paths.items()} for i in range(n))
     return [
         Row(f"{split}-{index}", text, partial(_cell, undecoded, index), single)
         for index, text in zip(indices, texts, strict=True)
@@ -135,7 +133,9 @@ def _stream(dataset: Dataset, split: str, n: int, config: DatasetConfig) -> list
         stream = dataset.decode(False).shuffle(seed=0, buffer_size=BUFFER)
         rows = list(islice(stream, n))
     _check(list(rows[0]) if rows else _columns(config), len(rows), split, n, config)
-    return [Row(f"{split}-{i}", row, row.__getitem__) for i, row in enumerate(rows)]
+    paths = _paths(list(rows[0]), config)
+    texts = ({name: inside(row[first], keys) for name, (first, *keys) in paths.items()} for row in rows)
+    return [Row(f"{split}-{i}", text, row.__getitem__) for i, (text, row) in enumerate(zip(texts, rows, strict=True))]
 
 
 def _cell(dataset: Dataset, index: int, column: str) -> Any:
@@ -143,7 +143,7 @@ def _cell(dataset: Dataset, index: int, column: str) -> Any:
 
 
 def _check(there: Sequence[str], size: int, split: str, n: int, config: DatasetConfig) -> None:
-    if missing := [name for name in _columns(config) if name not in there]:
+    if missing := [name for name in _columns(config) if path_of(name, there)[0] not in there]:
         raise StvError(
             f"Split {split} of {config.root} has no column {missing[0]!r}; set dataset.fields to some of its columns, "
             f"which are {', '.join(there)}."
@@ -159,6 +159,11 @@ def _columns(config: DatasetConfig) -> list[str]:
     """The columns that the mapping needs, all but the pictures' optional."""
     fields = config.fields
     return [*_image_columns(config), *([fields.question] if fields.question else []), fields.answer]
+
+
+def _paths(there: Sequence[str], config: DatasetConfig) -> dict[str, list[str]]:
+    """The column of each text field, and the keys inside it."""
+    return {name: path_of(name, there) for name in (config.fields.question, config.fields.answer) if name}
 
 
 def _image_columns(config: DatasetConfig) -> list[str]:
@@ -192,7 +197,9 @@ def _answer(value: Any, row: Row, labels: tuple[str, ...], config: DatasetConfig
         return (value or "").strip()
     where = f"Row {row.id} of {config.root} has {value!r} in column {config.fields.answer!r}"
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise StvError(f"{where}, which is no text, number or list of them; point dataset.fields.answer at one.")
+        column = config.fields.answer.partition(".")[0]
+        key = f", such as {column}.{next(iter(value))}" if isinstance(value, dict) and value else ""
+        raise StvError(f"{where}, which is no text, number or list of them; point dataset.fields.answer at one{key}.")
     if not labels:
         return str(value)
     if value not in range(len(labels)):

@@ -27,6 +27,11 @@ def load(config: DatasetConfig) -> Task:
     return Task(f"{config.name}/{task.name}", support, evaluation, task.words)
 
 
+def tasks() -> tuple[str, ...]:
+    """Names of the available tasks."""
+    return tuple(easy_vqa_tasks())
+
+
 def pictures(split: str) -> list[Picture]:
     """Every picture of a split whose colour and shape its questions reveal: (number, path, attributes)."""
     try:

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,22 @@ def leaves(path: str) -> str:
         return "which is no path"
     up = os.pardir in path and Path(os.path.normpath(path)).parts[0] == os.pardir
     return "which leaves its folder" if up or os.path.isabs(path) else ""  # noqa: PTH117 (a text)
+
+
+def path_of(name: str, columns: Collection[str]) -> list[str]:
+    """A column and the keys inside it: `a.b` is a column of that name, or what lies under `b` in the column `a`."""
+    return [name] if name in columns else name.split(".")
+
+
+def inside(value: Any, keys: Sequence[str]) -> Any:
+    """What lies under `keys` in objects, or in each object of a list; the value itself where it is no such thing."""
+    for i, key in enumerate(keys):
+        if isinstance(value, list):
+            return [inside(part, keys[i:]) for part in value]
+        if not isinstance(value, dict) or key not in value:
+            return value
+        value = value[key]
+    return value
 
 
 def words_alone(entry: dict[str, Any]) -> Any:

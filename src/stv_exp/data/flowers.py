@@ -1,7 +1,7 @@
 """`dataset=flowers`: Oxford Flowers-102, 8,189 pictures of 102 flowers; the official splits train, val and test.
 
 `dataset.root` holds the unpacked `jpg/` and the files `imagelabels.mat` and `setid.mat`, which name classes by
-number: the names are the official site's, in `flower_names.txt`. The extra `datasets` installs scipy to read them.
+number: the names are the official site's, in `flower_names.txt`. The extra `flowers` installs scipy to read them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _numbers(path: Path, key: str) -> list[float]:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise StvError("dataset=flowers needs the package scipy; run: pip install 'stv_exp[datasets]'.") from error
+        raise StvError("dataset=flowers needs the package scipy; run: pip install 'stv_exp[flowers]'.") from error
     check_file(path)
     try:
         found = loadmat(str(path), variable_names=[key]).get(key)

@@ -27,6 +27,11 @@ def load(config: DatasetConfig) -> Task:
     return Task(f"{config.name}/{task.name}", support, evaluation, tuple(sorted(set(task.words))))
 
 
+def tasks() -> tuple[str, ...]:
+    """Names of the available tasks."""
+    return tuple(shape_tasks())
+
+
 def choose(tasks: dict[str, LabelTask], name: str) -> LabelTask:
     """One of `tasks` by name; raises `StvError` that lists them."""
     if name not in tasks:

@@ -51,8 +51,8 @@ def load(config: DatasetConfig) -> Task:
 
     Neither split depends on the size of the other. Raises `StvError` where there are no stamps, or too few.
     """
-    if config.task not in QUESTIONS:
-        raise StvError(f"dataset.task={config.task!r} is unknown; choose one of {', '.join(QUESTIONS)}.")
+    if config.task not in tasks():
+        raise StvError(f"dataset.task={config.task!r} is unknown; choose one of {', '.join(tasks())}.")
     root = expanded(config.root or INSTALLED)
     examples, labels = _TASKS[config.task](stamps(root, config))
     question = QUESTIONS[config.task] if config.explicit_question else GENERIC_QUESTION
@@ -66,6 +66,11 @@ def load(config: DatasetConfig) -> Task:
             f"dataset.eval={config.eval} together; lower one of them."
         )
     return Task(f"{config.name}/{config.task}", usable[: config.support], usable[::-1][: config.eval], labels)
+
+
+def tasks() -> tuple[str, ...]:
+    """Names of the available tasks."""
+    return tuple(QUESTIONS)
 
 
 def stamps(root: Path, config: DatasetConfig) -> list[Stamp]:

@@ -32,14 +32,14 @@ def load(config: DatasetConfig) -> Task:
     return Task(f"{config.name}/{config.task}", tuple(support), tuple(evaluation))
 
 
-def word_tasks() -> tuple[str, ...]:
+def tasks() -> tuple[str, ...]:
     """Names of the available tasks, sorted."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.tsv")))
 
 
 def _examples(task: str) -> list[Example]:
-    if task not in word_tasks():
-        raise StvError(f"dataset.task={task!r} is unknown; choose one of {', '.join(word_tasks())}.")
+    if task not in tasks():
+        raise StvError(f"dataset.task={task!r} is unknown; choose one of {', '.join(tasks())}.")
     lines = (_FOLDER / f"{task}.tsv").read_text(encoding="utf-8").splitlines()
     pairs = (line.split("\t") for line in lines)
     return [Example(f"{task}-{i}", (), question, (answer,)) for i, (question, answer) in enumerate(pairs, 1)]

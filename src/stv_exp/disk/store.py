@@ -39,6 +39,10 @@ class Store:
             _keep(folder, artefact, {"stage": name, "signature": signature, "cost": cost})
             return artefact, cost
 
+    def holds(self, name: str, signature: str) -> bool:
+        """Whether a stage is there and whole."""
+        return _intact(self.stages / f"{name}-{signature}") is not None
+
     def scratch(self, name: str, signature: str) -> Path:
         """A (hidden) folder for what a stage keeps until it is done; whoever builds the stage holds its lock."""
         return self.stages / f".{name}-{signature}.unfinished"

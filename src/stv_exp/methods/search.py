@@ -76,6 +76,23 @@ class Search(How):
         """The choice at each location `[K]` once the search is over."""
         return problem.logits.detach().argmax(-1)
 
+    def affordable_steps(self, n_support: int, tokens: float) -> int:
+        """Steps that the budget pays for beside the final decision, with answers of `tokens` tokens in the mean.
+
+        Raises `StvError` where there is none.
+        """
+        policy, each, final = self.config.policy, self.step_evaluations(), self.final_evaluations(n_support)
+        if policy.budget:
+            steps = int((policy.budget / tokens - final) / (each * (3 if self.differentiates else 1)))
+        else:
+            steps = policy.steps - -(-final // each)
+        if steps < 1:
+            raise StvError(
+                f"policy.steps={policy.steps} (or policy.budget) x {each} evaluations leave none after the final "
+                f"selection's {final}; raise policy.steps or lower policy.selection_draws."
+            )
+        return steps
+
     def step_evaluations(self) -> int:
         """Candidate evaluations of a step."""
         return self.config.policy.queries * self.config.policy.samples

@@ -82,6 +82,18 @@ def _grid(model: ModelConfig, name: str) -> Grid:
     return Grid(model.name, name, *find_site(skeleton, name, model.heads.pattern).grid)
 
 
+def load_skeleton(config: ModelConfig) -> Backbone:
+    """The model without its weights: it can encode prompts, and so count their tokens, but not run."""
+    options, source = _options(config), model_folder(config.name)
+    try:
+        architecture = AutoConfig.from_pretrained(source, **options)
+        processor = load_processor(source, architecture, options)
+        skeleton: Any = _skeleton(architecture, config.trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise StvError(_reason(config, source, error)) from error
+    return Backbone(skeleton, processor, config.name, config.chat, config.heads.pattern, config.chat_arguments)
+
+
 def _options(config: ModelConfig) -> dict[str, Any]:
     """What every part of a model is loaded with; where the hub does not answer, the cache must do."""
     local = config.name in OWN or Path(config.name).is_dir() or not hub_answers()

@@ -17,6 +17,8 @@ from stv_exp.stages.trainer import Stage, predict
 class ActivationBank(Stage):
     """Makes the candidates of a batch of locations from their activations."""
 
+    stage = "bank"
+
     def __init__(self, what: What) -> None:
         super().__init__()
         self.what = what

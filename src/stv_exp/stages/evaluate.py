@@ -42,6 +42,8 @@ class Prediction:
 class Evaluation(Stage):
     """Generates the answers of a batch of prompts."""
 
+    stage = "evaluation"
+
     def __init__(self, backbone: Backbone, vector: TaskVector | None, config: Config) -> None:
         super().__init__()
         self.backbone = backbone
@@ -55,6 +57,8 @@ class Evaluation(Stage):
 
 class Classification(Stage):
     """Answers each prompt with the label whose tokens have the highest mean log-likelihood behind it."""
+
+    stage = "evaluation"
 
     def __init__(self, backbone: Backbone, vector: TaskVector | None, config: Config, labels: Sequence[str]) -> None:
         super().__init__()

@@ -71,6 +71,8 @@ def image_features(backbone: Backbone, examples: Sequence[Example], fitted: int,
 class PictureFeatures(Stage):
     """Pooled features `[B, F]` of a batch of prompts of one picture each, in float32 on the CPU."""
 
+    stage = "picture features"
+
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone

@@ -25,6 +25,8 @@ _SHARE = 0.5  # of the support for each context: facility location would else ch
 class SensitivityScan(Stage):
     """Captures a batch of prompts."""
 
+    stage = "scan"
+
     def __init__(self, backbone: Backbone, site: str) -> None:
         super().__init__()
         self.backbone = backbone

@@ -25,6 +25,7 @@ from stv_exp.methods.search import Search
 from stv_exp.models.backbone import COUNTED, Backbone
 from stv_exp.models.edits import Edit, Insertion
 from stv_exp.models.scorer import Scorer
+from stv_exp.progress import Meter
 from stv_exp.stages.checkpoint import checkpoints, newest
 from stv_exp.stages.trainer import Items, Stage, make_trainer
 
@@ -67,7 +68,9 @@ def fit(module: CandidateSearch, logger: Logger | None = None, folder: Path | No
     """Run the steps of a search that are left, each on its queries."""
     left = module.queries()[module.step :]
     kept = [checkpoints(folder)] if folder else []
-    trainer = make_trainer(module.config.trainer, False, logger, kept, max_epochs=1)
+    settings = module.config.trainer
+    meter = Meter(module.stage, module.steps, module.step, settings.progress_bar)
+    trainer = make_trainer(settings, False, logger, kept, meter, max_epochs=1)
     if left:
         trainer.fit(module, DataLoader(Items(left), batch_size=None))
 
@@ -83,6 +86,8 @@ def check(task: Task, config: Config) -> None:
 
 class CandidateSearch(Stage):
     """Runs a `Search` step by step: the `Problem` that it is handed."""
+
+    stage = "search"
 
     def __init__(self, backbone: Backbone, task: Task, bank: Bank, how: Search, config: Config) -> None:
         super().__init__()
@@ -148,8 +153,8 @@ class CandidateSearch(Stage):
         """Keep the curves' values of this step."""
         for name, value in values.items():
             self.history[name].append(value)
-        if self.trainer.loggers or self.trainer.progress_bar_callback:  # what Lightning keeps costs a millisecond
-            self.log_dict(values, prog_bar=True, batch_size=1)
+        if self.trainer.loggers:  # what Lightning keeps costs a millisecond
+            self.log_dict(values, batch_size=1)
 
     def queries(self) -> list[list[Example]]:
         """The queries of each step: epochs of a shuffled support split, so that each is asked before any again."""
@@ -172,20 +177,11 @@ class CandidateSearch(Stage):
 
     def _affordable(self) -> int:
         """Steps within the budget, beside the final decision; raises `StvError` where there is none."""
-        policy, each = self.config.policy, self.how.step_evaluations()
-        final = self.how.final_evaluations(len(self.support))
-        if policy.budget:
+        tokens = float("nan")
+        if self.config.policy.budget:
             answers = [self._answer(self._prompt(q))[: self._rewarded] for q in self.support]
             tokens = sum(map(len, answers)) / len(answers)
-            steps = int((policy.budget / tokens - final) / (each * (3 if self.how.differentiates else 1)))
-        else:
-            steps = policy.steps - -(-final // each)
-        if steps < 1:
-            raise StvError(
-                f"policy.steps={policy.steps} (or policy.budget) x {each} evaluations leave none after the final "
-                f"selection's {final}; raise policy.steps or lower policy.selection_draws."
-            )
-        return steps
+        return self.how.affordable_steps(len(self.support), tokens)
 
     def _rewards(self, queries: Sequence[Example], chosen: Insertion) -> Tensor:
         prompts = [self._prompt(q) for q in queries]

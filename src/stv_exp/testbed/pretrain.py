@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -23,6 +22,8 @@ from transformers import Idefics2ForConditionalGeneration, Idefics2Processor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from stv_exp.config import Config, PretrainConfig
+from stv_exp.progress import Meter
+from stv_exp.stages.progress import StageProgress
 from stv_exp.stages.trainer import Interruption
 from stv_exp.testbed.curriculum import Batch, Curriculum, vocabulary
 from stv_exp.testbed.model import build_model, build_processor, save
@@ -38,7 +39,7 @@ def pretrain(config: Config) -> Path:
     model = build_model(processor, recipe.layers, recipe.hidden, config.seed)
     module = Pretraining(model, processor, recipe, config.seed)
     checkpoints = ModelCheckpoint(folder / "checkpoints", save_last=True, every_n_train_steps=recipe.checkpoint_every)
-    bar = config.trainer.progress_bar and sys.stderr.isatty()
+    meter = Meter("pretraining", recipe.steps, bar=config.trainer.progress_bar)
     trainer = Trainer(
         accelerator=config.trainer.accelerator,
         devices=1,
@@ -46,8 +47,8 @@ def pretrain(config: Config) -> Path:
         gradient_clip_val=1.0,
         logger=CSVLogger(folder, name="log", version=""),
         log_every_n_steps=20,
-        callbacks=[Interruption(), checkpoints, *([TQDMProgressBar(refresh_rate=20)] if bar else [])],
-        enable_progress_bar=bar,
+        callbacks=[Interruption(), checkpoints, StageProgress(meter)],
+        enable_progress_bar=False,
         enable_model_summary=False,
         plugins=[LightningEnvironment()],
     )
@@ -87,7 +88,7 @@ class Pretraining(LightningModule):
         some = newlines[: max(1, len(newlines) // 8)]
         ending = cross_entropy(self.model.lm_head(hidden[: len(some)][some]), batch.targets[: len(some)][some])
         correct = (logits.argmax(-1) == batch.targets[answers]).float().mean()
-        self.log_dict({"loss": loss, "accuracy": correct}, prog_bar=True, batch_size=1)
+        self.log_dict({"loss": loss, "accuracy": correct}, batch_size=1)
         return loss + 0.1 * ending
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

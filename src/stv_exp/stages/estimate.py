@@ -1,0 +1,122 @@
+"""What a stage will cost, reckoned from the settings and the length of a few prompts: no weights are loaded for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache
+from math import ceil
+from statistics import fmean
+
+from stv_exp.config import Config
+from stv_exp.data.demonstrations import DemonstrationSampler
+from stv_exp.data.loader import load_task
+from stv_exp.data.prompts import Prompt, make_prompt
+from stv_exp.data.task import Task
+from stv_exp.methods.method import Method
+from stv_exp.methods.search import Search
+from stv_exp.models.backbone import Backbone
+from stv_exp.models.loading import load_skeleton
+
+SAMPLE = 8  # prompts whose length stands for all
+_tasks: dict[str, Task] = {}
+_lengths: dict[str, float] = {}
+_skeleton = cache(load_skeleton)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Calls of the model and the tokens that pass through it, padding left out."""
+
+    forwards: int = 0
+    tokens: float = 0.0
+
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(self.forwards + other.forwards, self.tokens + other.tokens)
+
+
+def estimate(stage: str, config: Config) -> Estimate:
+    """What a stage (scan, bank, policy, evaluation) of a job will cost; raises `StvError` where a job cannot work."""
+    return _STAGES[stage](config)
+
+
+def _scan(config: Config) -> Estimate:
+    """T queries behind their demonstrations, and alone."""
+    pairs = config.scan.pairs
+    return Estimate(_batches(2 * pairs, config), pairs * (_prompt(config, config.scan.shots) + _prompt(config, 0)))
+
+
+def _policy(config: Config) -> Estimate:
+    """The prefix of each query once, and the tokens of the candidates behind it."""
+    how, n_support = Method.of(config).how, len(_task(config).support)
+    if not isinstance(how, Search):
+        return Estimate()
+    answer = 1.0 if config.policy.reward == "first" else _answer(config)
+    steps, final = how.affordable_steps(n_support, answer), how.final_evaluations(n_support)
+    asked = min(steps * config.policy.queries, n_support)
+    prefixes = _batches(asked, config) if steps * config.policy.queries >= n_support else asked
+    candidates = steps * how.step_evaluations() + final
+    passes = prefixes + steps + bool(final)
+    return Estimate(passes, asked * (_prompt(config, 0) - 1) + candidates * answer)
+
+
+def _evaluation(config: Config) -> Estimate:
+    """Each query behind its shots, and as many new tokens as its answer has, or as there are labels to compare."""
+    task, answer = _task(config), _answer(config)
+    queries = len(task.evaluation) + len(task.validation)
+    batches = _batches(len(task.evaluation), config) + _batches(len(task.validation), config)
+    if config.dataset.metric == "likelihood":
+        calls, more = 1.0 + len(task.labels), len(task.labels) * answer
+    else:
+        calls = min(answer, config.dataset.max_new_tokens)
+        more = calls - 1
+    return Estimate(ceil(batches * calls), queries * (_prompt(config, config.method.shots) + more))
+
+
+_STAGES: dict[str, Callable[[Config], Estimate]] = {
+    "scan": _scan,
+    "bank": lambda _: Estimate(),
+    "policy": _policy,
+    "evaluation": _evaluation,
+}
+
+
+def _batches(n: int, config: Config) -> int:
+    return ceil(n / config.trainer.batch_size)
+
+
+def _task(config: Config) -> Task:
+    key = repr(config.dataset)
+    if key not in _tasks:
+        _tasks[key] = load_task(config)
+    return _tasks[key]
+
+
+def _prompt(config: Config, shots: int) -> float:
+    """Tokens of a prompt in the mean over a few."""
+
+    def length(backbone: Backbone, prompt: Prompt) -> int:
+        return int(backbone.encode([prompt])["input_ids"].shape[1])
+
+    return _mean(f"prompt {shots}", config, shots, length)
+
+
+def _answer(config: Config) -> float:
+    """Tokens of an answer in the mean over a few."""
+    template = config.dataset.template
+
+    def length(backbone: Backbone, prompt: Prompt) -> int:
+        return len(backbone.encode_answer(prompt, template))
+
+    return _mean("answer", config, 0, length)
+
+
+def _mean(kind: str, config: Config, shots: int, length: Callable[[Backbone, Prompt], int]) -> float:
+    key = f"{kind} {asdict(config.model)} {config.dataset}"
+    if key not in _lengths:
+        task, backbone = _task(config), _skeleton(config.model)
+        sampler = DemonstrationSampler(task, 0)
+        queries = task.support[:SAMPLE]
+        prompts = [make_prompt(config.dataset.template, q, sampler.draw(q, shots, "length")) for q in queries]
+        _lengths[key] = fmean(length(backbone, prompt) for prompt in prompts)
+    return _lengths[key]

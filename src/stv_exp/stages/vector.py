@@ -1,0 +1,38 @@
+"""From what a search has chosen to a task vector that says where it comes from."""
+
+from __future__ import annotations
+
+import torch
+
+from stv_exp.artefacts.bank import Bank
+from stv_exp.artefacts.chosen import Chosen
+from stv_exp.config import Config
+from stv_exp.identity import signatures
+from stv_exp.models.backbone import Backbone
+from stv_exp.task_vector import TaskVector
+
+
+def as_vector(backbone: Backbone, bank: Bank, chosen: Chosen, config: Config) -> TaskVector:
+    """The chosen candidates as they are inserted by the evaluation, with their origin as metadata."""
+    edit = config.insertion
+    metadata = {
+        "model": config.model.name,
+        "revision": config.model.revision,
+        "heads": backbone.site(bank.site).shape,
+        "pattern": config.model.heads.pattern,
+        "dataset": f"{config.dataset.name}/{config.dataset.task}",
+        "method": config.method.name,
+        "seed": config.seed,
+        "run": signatures(config).run,
+        "when": edit.when,
+    }
+    return TaskVector(
+        chosen.locations,
+        chosen.vectors,
+        edit.mode,
+        metadata,
+        weights=None if edit.weight == 1 else torch.full((len(chosen.locations),), edit.weight),
+        site=bank.site,
+        norm_preserving=edit.norm_preserving,
+        when=edit.when,
+    )
