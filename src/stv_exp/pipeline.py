@@ -33,6 +33,7 @@ from stv_exp.stages import evaluate as evaluation
 from stv_exp.stages import search
 from stv_exp.stages.bank import build_bank
 from stv_exp.stages.evaluate import Prediction, accuracy, evaluate, summary
+from stv_exp.stages.examples import examples
 from stv_exp.stages.scan import scan
 from stv_exp.stages.search import choose
 from stv_exp.stages.vector import as_vector
@@ -111,6 +112,7 @@ class Pipeline:
             known = {"metrics": {key: metrics[key] for key in ("accuracy", "n")}}
             replace(vector, metadata=vector.metadata | known).save(self.job.folder / "task_vector.safetensors")
         self.job.write_predictions([p.as_json() for p in predictions])
+        self.job.write_examples(examples(self.task, predictions))
         write_json(self.job.folder / "metrics.json", metrics)
         return Outcome(self.job.folder, metrics, self.task, predictions, bank)
 

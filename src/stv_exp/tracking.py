@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from stv_exp.config import Config
 from stv_exp.data.task import Task
 from stv_exp.errors import StvError
-from stv_exp.report.pictures import location_map
+from stv_exp.report.pictures.sensitivity import location_map
 
 if TYPE_CHECKING:
     from stv_exp.artefacts.bank import Bank
@@ -119,7 +119,8 @@ class WandbTracker(Tracker):
         self.run.summary.update(outcome.metrics)
         media: dict[str, Any] = {"predictions": self._table(outcome)}
         if outcome.bank is not None and outcome.bank.scores is not None:
-            media["location_scores"] = wandb.Image(location_map(outcome.bank))
+            scores, locations = outcome.bank.scores.float().numpy(), outcome.bank.locations.numpy()
+            media["location_scores"] = wandb.Image(location_map(scores, locations))
         self.run.log(media)
         vector = outcome.folder / "task_vector.safetensors"
         if vector.is_file():

@@ -74,8 +74,16 @@ class Run:
 
     def write_predictions(self, predictions: list[dict[str, object]]) -> None:
         """`predictions.jsonl`: one line a query."""
-        lines = [json.dumps(p, ensure_ascii=False) + "\n" for p in predictions]
-        write_text(self.folder / "predictions.jsonl", "".join(lines))
+        self._write_lines("predictions.jsonl", predictions)
+
+    def write_examples(self, examples: list[dict[str, object]]) -> None:
+        """`examples.jsonl`: one line a query that is kept with its pictures; no file where none has any."""
+        if examples:
+            self._write_lines("examples.jsonl", examples)
+
+    def _write_lines(self, name: str, values: list[dict[str, object]]) -> None:
+        lines = [json.dumps(value, ensure_ascii=False) + "\n" for value in values]
+        write_text(self.folder / name, "".join(lines))
 
     def _write_settings(self, config: Config, overrides: list[str]) -> None:
         write_text(self.folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))

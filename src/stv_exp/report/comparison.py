@@ -79,7 +79,8 @@ def _whole(loaded: Loaded, outputs: Path, title: str, against: str | None) -> Pa
     tables, notes = [*tables, pairs, cost(loaded.runs)], [*notes, *own]
     pictures, undrawn = gallery(runs, outputs)
     sentences = [*k_collapse(runs), *dict.fromkeys(notes), *undrawn]
-    return Page([table for table in tables if table.rows], sentences, loaded.runs.drop(columns=["folder"]), pictures)
+    tables = [table for table in tables if table.rows]
+    return Page(tables, sentences, loaded.runs, loaded.predictions, pictures)
 
 
 def _written(page: Page, folder: Path) -> OSError | None:

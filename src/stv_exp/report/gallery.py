@@ -9,27 +9,37 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stv_exp.disk.files import damage, read_json
-from stv_exp.errors import StvError
 from stv_exp.report.damage import DamagedError, check_file
-from stv_exp.report.pictures import accuracy_bars, location_map, reward_curves
+from stv_exp.report.pictures.cost import accuracy_by_cost, cost_bars
+from stv_exp.report.pictures.dots import accuracy_dots
+from stv_exp.report.pictures.k_and_m import accuracy_by_k, accuracy_maps, by_k_and_m
+from stv_exp.report.pictures.rewards import reward_curves
+from stv_exp.report.pictures.sensitivity import Ranked, location_maps
+from stv_exp.report.ranking import ranking
 from stv_exp.report.tables import in_order
 from stv_exp.report.text import listed, one_line
 
-PICTURES = ("accuracy.png", "rewards.png", "sensitivity.png")
+PICTURES = ("accuracy.png", "k_and_m.png", "by_k.png", "cost.png", "stages.png", "rewards.png", "sensitivity.png")
 _CURVES = ["reward", "reward_random"]
-_FILE = "artefact.safetensors"
+_RANKED_BY = ("method.sensitivity", "method.site", "model.name")
 
 
 def gallery(runs: pd.DataFrame, outputs: Path) -> tuple[dict[str, Figure], list[str]]:
     """Figures by the names of their files, and sentences on those that could not be drawn."""
-    seeds = {label: own.groupby("seed")["accuracy"].mean().tolist() for label, own in in_order(runs)}
-    histories, notes = _histories(runs)
-    found = {"accuracy.png": accuracy_bars(seeds)}
-    if histories:
-        found["rewards.png"] = reward_curves(histories)
-    figure, more = _first_map(runs, outputs)
-    return (found | {"sensitivity.png": figure} if figure else found), [*notes, *more]
+    swept = by_k_and_m(runs)
+    histories, undrawn = _histories(runs)
+    rankings, unread = _rankings(runs, outputs)
+    figures = (
+        accuracy_dots(runs),
+        accuracy_maps(swept),
+        accuracy_by_k(swept),
+        accuracy_by_cost(runs),
+        cost_bars(runs),
+        reward_curves(histories) if histories else None,
+        location_maps(rankings) if rankings else None,
+    )
+    drawn = {name: figure for name, figure in zip(PICTURES, figures, strict=True) if figure is not None}
+    return drawn, [*undrawn, *unread]
 
 
 def _histories(runs: pd.DataFrame) -> tuple[dict[str, list[dict[str, list[float]]]], list[str]]:
@@ -63,17 +73,24 @@ def _history(path: Path) -> dict[str, list[float]]:
     return {str(name): values.tolist() for name, values in columns.items()}
 
 
-def _first_map(runs: pd.DataFrame, outputs: Path) -> tuple[Figure | None, list[str]]:
-    """What the locations of the first run that ranked them were ranked by, or why there is no map of it."""
+def _rankings(runs: pd.DataFrame, outputs: Path) -> tuple[dict[str, list[Ranked]], list[str]]:
+    """What each kind of ranking has ranked locations by, over tasks and seeds."""
+    found: dict[str, list[Ranked]] = defaultdict(list)
     notes: dict[str, str] = {}
-    for _, run in runs.dropna(subset="bank").sort_values(["task", "seed"]).drop_duplicates("bank").iterrows():
+    for _, run in runs.dropna(subset="bank").drop_duplicates("bank").iterrows():
         folder = outputs / "stages" / f"bank-{run['bank']}"
         try:
-            if (figure := _map(folder, f"{run['label']}, {run['task']}")) is not None:
-                return figure, _unmapped(notes)
+            if (ranked := ranking(folder)) is not None:
+                found[_ranked_by(run, ranked)].append(ranked)
         except DamagedError as error:
             notes[one_line(folder.name)] = str(error)
-    return None, _unmapped(notes)
+    return {f"{name} (mean of {len(own)})": own for name, own in found.items()}, _unmapped(notes)
+
+
+def _ranked_by(run: pd.Series, ranked: Ranked) -> str:
+    """Only what has one shape has a mean."""
+    told = [str(run[key]) for key in _RANKED_BY if isinstance(run.get(key), str)]
+    return ", ".join([*told, "x".join(map(str, ranked[0].shape))])
 
 
 def _unmapped(notes: dict[str, str]) -> list[str]:
@@ -81,22 +98,3 @@ def _unmapped(notes: dict[str, str]) -> list[str]:
     if not notes:
         return []
     return [f"No sensitivity is drawn of {listed(list(notes))}: {next(iter(notes.values()))}."]
-
-
-def _map(folder: Path, title: str) -> Figure | None:
-    """The map of a bank, None where it was ranked by nothing; raises `DamagedError`."""
-    from stv_exp.artefacts.bank import Bank
-
-    check_file(folder / _FILE)
-    expected = (read_json(folder / "record.json") or {}).get("sha256")
-    if isinstance(expected, str) and (found := damage(folder, {_FILE: expected})):
-        raise DamagedError(found)
-    try:
-        bank = Bank.load(folder / _FILE)
-        if bank.scores is None:
-            return None
-        if bank.scores.ndim > 2:
-            raise DamagedError(f"{_FILE} ranks no locations")
-        return location_map(bank, f"{title}; squares: its {len(bank.locations)} locations")
-    except (StvError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:  # tensors of any shape
-        raise DamagedError(f"{_FILE} is no bank") from error

@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from warnings import catch_warnings, filterwarnings
 
 import pandas as pd
 from tabulate import tabulate
@@ -25,16 +24,20 @@ if TYPE_CHECKING:  # a table by itself needs no pictures
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 TABLES = ("table", "tasks", "datasets", "paired", "cost")
-_DOTS = 130  # an inch
+HTML = "report.html"
 
 
 @dataclass(frozen=True)
 class Page:
-    """Tables, of which those with a title are printed, and sentences; a whole report has its runs and pictures too."""
+    """Tables, of which those with a title are printed, and sentences.
+
+    A whole report has the frames of its runs and predictions and pictures too, and is one HTML page beside the tables.
+    """
 
     tables: Sequence[Table]
     notes: Sequence[str]
     runs: pd.DataFrame | None = None
+    predictions: pd.DataFrame | None = None
     pictures: Mapping[str, Figure] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
@@ -44,10 +47,11 @@ class Page:
             _write_table(folder, table)
         for name, figure in self.pictures.items():
             _write_picture(folder / name, figure)
-        if self.runs is not None:
+        if self.runs is not None and self.predictions is not None:
+            write_text(folder / HTML, self._html(self.runs, self.predictions))
             self._remove_others(folder)
             # Last: by its age a study is known to be drawn, and drawn whole.
-            write_text(folder / "runs.csv", self.runs.to_csv(index=False))
+            write_text(folder / "runs.csv", self.runs.drop(columns=["folder"]).to_csv(index=False))
 
     def show(self) -> None:
         """Print tables and sentences."""
@@ -59,7 +63,15 @@ class Page:
 
     def contents(self) -> str:
         tables = ", ".join(table.name for table in self.tables)
-        return ", ".join([f"{tables} (.md .csv .tex)", *self.pictures])
+        pages = [] if self.runs is None else [HTML]
+        return ", ".join([f"{tables} (.md .csv .tex)", *self.pictures, *pages])
+
+    def _html(self, runs: pd.DataFrame, predictions: pd.DataFrame) -> str:
+        from stv_exp.report.html.document import Document  # which draws
+
+        first, *others = self.tables
+        titles = {table.name: table.title for table in others}
+        return Document(first.title, runs, predictions, self.tables, titles, self.pictures, self.notes).html()
 
     def _remove_others(self, folder: Path) -> None:
         from stv_exp.report.gallery import PICTURES  # which draws
@@ -113,6 +125,7 @@ def _write_table(folder: Path, table: Table) -> None:
 
 
 def _write_picture(path: Path, figure: Figure) -> None:
-    with catch_warnings(), replaced_file(path) as new:
-        filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands for it
-        figure.savefig(new, format="png", dpi=_DOTS)
+    from stv_exp.report.pictures.saved import write_png  # which draws
+
+    with replaced_file(path) as new:
+        write_png(figure, new)

@@ -1,0 +1,1 @@
+"""The pictures of a report, one a file, drawn with matplotlib's own canvas: no display, no global state."""
