@@ -17,10 +17,11 @@ from scipy.io import savemat
 
 from stv_exp.config import Config, DatasetConfig, EpisodeConfig, ScanConfig
 from stv_exp.data import flowers
+from stv_exp.data.loading import load_task
 from stv_exp.data.prompts import make_prompt
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
-from stv_exp.pipeline import load_task, run
+from stv_exp.pipeline import run
 from tests import official_episodes as official
 
 NAMES = ("dtd", "flowers", "cub")

@@ -19,11 +19,11 @@ from stv_exp.check_data import check_data
 from stv_exp.config import Config, DatasetConfig, FieldsConfig, ModelConfig, TemplateConfig
 from stv_exp.data import columns
 from stv_exp.data.images import open_image, picture, readable
+from stv_exp.data.loading import load_task
 from stv_exp.data.prompts import make_prompt
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 from stv_exp.models.loading import load_backbone
-from stv_exp.pipeline import load_task
 from stv_exp.report.sheet import image_sheet
 from tests import official_episodes, official_vqa
 from tests.families import FAMILIES

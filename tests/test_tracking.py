@@ -13,9 +13,10 @@ import pytest
 
 from stv_exp import tracking
 from stv_exp.config import TemplateConfig, TrackerConfig
+from stv_exp.data.loading import load_task
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures
-from stv_exp.pipeline import load_task, run
+from stv_exp.pipeline import run
 from stv_exp.stages.evaluate import Prediction
 from tests.conftest import with_method
 

@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 from stv_exp.config import Config, DatasetConfig
 from stv_exp.data import files
 from stv_exp.data.images import open_image
+from stv_exp.data.loading import load_task
 from stv_exp.data.task import Task
 from stv_exp.errors import StvError
-from stv_exp.pipeline import load_task, run
+from stv_exp.pipeline import run
 from tests import official_vqa
 from tests.test_images import numbers_of
 

@@ -15,9 +15,9 @@ from rich.table import Table
 
 from stv_exp.config import Config
 from stv_exp.data.broken import listed
+from stv_exp.data.loading import load_task
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError, printable
-from stv_exp.pipeline import load_task
 from stv_exp.report.sheet import image_sheet
 
 SHOWN = 8  # examples of each split on the sheet

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import resource
 import shutil
@@ -22,13 +21,13 @@ from stv_exp.artefacts.scan import Scan
 from stv_exp.check_config import checked
 from stv_exp.config import Config
 from stv_exp.data.demonstrations import check_shots
+from stv_exp.data.loading import load_task
 from stv_exp.data.task import Task
 from stv_exp.diagnostics import diagnose, discretisation_gap
 from stv_exp.disk.files import write_json
 from stv_exp.disk.locks import locked
 from stv_exp.disk.run import Run
 from stv_exp.disk.store import A, Cost, Store
-from stv_exp.errors import StvError
 from stv_exp.identity import signatures
 from stv_exp.methods.method import Method
 from stv_exp.models.backbone import COUNTED, Backbone
@@ -207,21 +206,6 @@ class Pipeline:
         """Seconds until the locations are known: the scan for STV, the whole mask search for MTV."""
         spent = self.method.location_search
         return sum(seconds[stage] for stage in spent) if spent else None
-
-
-def load_task(config: Config) -> Task:
-    """The task of `config.dataset`, from its loader module; raises `StvError` where that is no loader."""
-    name = config.dataset.loader
-    try:
-        loader = importlib.import_module(name)
-    except Exception as error:  # whatever a user's module raises when it is imported
-        raise StvError(
-            f"dataset.loader={name} is no module ({type(error).__name__}: {error}); check its name."
-        ) from error
-    task = loader.load(config.dataset) if callable(getattr(loader, "load", None)) else None
-    if not isinstance(task, Task):
-        raise StvError(f"dataset.loader={name} has no function load(DatasetConfig) -> Task; see README, Add a dataset.")
-    return task.held_out(config.dataset.validation)
 
 
 @contextmanager
