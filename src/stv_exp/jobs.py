@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+from pathlib import Path
 from typing import Any
 
 from stv_exp.config import Config
 from stv_exp.disk.locks import locked
 from stv_exp.disk.run import Run
 from stv_exp.identity import signatures
+from stv_exp.tracking.sent import is_sent
 
 log = logging.getLogger(__name__)
 _noted: set[str] = set()
@@ -71,7 +73,25 @@ def _looked_up(config: Config) -> dict[str, Any] | None:
     job = run_of(config)
     if (metrics := job.metrics) is not None:
         log.info("Run %s is done; its results are in %s", job.signature, job.folder)
+        _show(config, job.folder)
     return metrics
+
+
+def _show(config: Config, folder: Path) -> None:
+    """A run that is looked up may have been made without W&B: it is sent with `tracker.publish`, else that is said."""
+    if config.tracker.name != "wandb" or is_sent(folder, config.tracker):
+        return
+    if not config.tracker.publish:
+        _note("not in W&B", "runs that are looked up and not in W&B yet are sent there by tracker.publish=true.")
+        return
+    from stv_exp.publish.publication import send
+    from stv_exp.tracking.exhibit import Exhibit
+    from stv_exp.tracking.tracker import warn
+
+    try:
+        send(Exhibit.read(folder, config.study), config.tracker)
+    except Exception as error:  # whatever W&B raises
+        warn(config.tracker.name, error)
 
 
 def _made(config: Config, overrides: list[str]) -> dict[str, Any]:

@@ -6,22 +6,24 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:  # a report without a map needs no torch
     from stv_exp.artefacts.bank import Bank
+    from stv_exp.report.ranking import Ranking
 
 _LONGEST = 60  # characters of a name that still leave room for the axes
 
 
-def location_map(bank: Bank, title: str = "") -> Figure:
+def location_map(bank: Bank | Ranking, title: str = "") -> Figure:
     """Heat map of what a bank's locations were ranked by (`[L, H]`, or `[L]` as one column), with them marked."""
     assert bank.scores is not None
-    scores = bank.scores.float().reshape(len(bank.scores), -1)
+    scores = np.asarray(bank.scores, dtype=np.float32).reshape(len(bank.scores), -1)
     figure = _figure(0.42 * scores.shape[1] + 2.2, 0.42 * scores.shape[0] + 1.3)
     axes = figure.add_subplot()
-    shown = axes.imshow(scores.numpy(), cmap="viridis")
+    shown = axes.imshow(scores, cmap="viridis")
     figure.colorbar(shown, label="score")
     layers, columns = bank.locations[:, 0], bank.locations[:, -1] if scores.shape[1] > 1 else 0 * bank.locations[:, 0]
     axes.scatter(columns, layers, marker="s", s=60, facecolors="none", edgecolors="white")

@@ -150,6 +150,7 @@ class CandidateSearch(Stage):
             self.history[name].append(value)
         if self.trainer.loggers or self.trainer.progress_bar_callback:  # what Lightning keeps costs a millisecond
             self.log_dict(values, prog_bar=True, batch_size=1)
+            self.log("step", float(self.step), batch_size=1)  # a search that goes on does so in its curve
 
     def queries(self) -> list[list[Example]]:
         """The queries of each step: epochs of a shuffled support split, so that each is asked before any again."""
