@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from stv_exp.config import TrackerConfig
@@ -68,5 +67,5 @@ def _check_study(outputs: Path, study: str | None) -> None:
     if study is None or Study(outputs, study).folder.is_dir():
         return
     known = [one_line(path.name) for path in entries(outputs / "sweeps") if path.is_dir()]
-    there = f"there are {listed(known)}" if known else "there is none"
+    there = f"its studies are {listed(known)}" if known else "it has none yet"
     raise StvError(f"{one_line(outputs)} has no study {one_line(study)}; {there}.")

@@ -26,14 +26,14 @@ class Ranking:
         return cls(found["scores"], found["locations"]) if len(found) == 2 else None
 
     @property
-    def columns(self) -> list[str]:
+    def columns(self) -> list[str | int]:
         """The columns of `rows`."""
         return [*("layer", "head")[: self.scores.ndim], "score", "chosen"]
 
     def rows(self, chosen: Collection[tuple[int, ...]]) -> list[list[Any]]:
         """One a location, with whether it is among the `chosen`; the highest score first."""
         places = [tuple(map(int, place)) for place in np.argwhere(~np.isnan(self.scores))]
-        rows = [[*place, float(self.scores[place]), place in chosen] for place in places]
+        rows: list[list[Any]] = [[*place, float(self.scores[place]), place in chosen] for place in places]
         return sorted(rows, key=lambda row: -row[-2])
 
 

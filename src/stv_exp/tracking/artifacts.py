@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import wandb
@@ -44,8 +46,21 @@ def vector(exhibit: Exhibit) -> wandb.Artifact | None:
     return artifact
 
 
+@contextmanager
+def staged_in(folder: Path) -> Iterator[None]:
+    """Have W&B copy the files of artifacts to `folder` while the body adds and logs them, not to the user's home."""
+    if "WANDB_DATA_DIR" in os.environ:  # the user's own choice
+        yield
+        return
+    os.environ["WANDB_DATA_DIR"] = str(folder.absolute())
+    try:
+        yield
+    finally:
+        del os.environ["WANDB_DATA_DIR"]
+
+
 def make_portable(artifact: wandb.Artifact) -> wandb.Artifact:
-    """The same with paths from the current folder on: W&B writes absolute ones, which name nothing on another machine."""
+    """The same with paths from the current folder on: absolute ones name nothing once the folder is copied."""
     for entry in artifact.manifest.entries.values():
         if entry.local_path:
             entry.local_path = os.path.relpath(entry.local_path)

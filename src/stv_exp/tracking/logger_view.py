@@ -21,12 +21,12 @@ class CsvView:
     def curve(self, values: Mapping[str, float], step: int) -> None:
         """The values of one step of the search."""
         self._last = max(step, self._last)
-        self.logger.log_metrics(dict(values), step)
+        self.logger.log_metrics({**values}, step)
 
     def result(self, exhibit: Exhibit, pictures: Pictures) -> None:
         """The final numbers; a file of numbers shows no pictures."""
         self.logger.log_hyperparams(flat(exhibit.config, "config"))
-        self.logger.log_metrics(exhibit.numbers, self._last)
+        self.logger.log_metrics({**exhibit.numbers}, self._last)
 
     def close(self, code: int) -> None:
         """Write what is left; `code` is 0 where the run has ended well."""
@@ -43,7 +43,7 @@ class TensorBoardView:
     def curve(self, values: Mapping[str, float], step: int) -> None:
         """The values of one step of the search."""
         self._last = max(step, self._last)
-        self.logger.log_metrics(dict(values), step)
+        self.logger.log_metrics({**values}, step)
 
     def result(self, exhibit: Exhibit, pictures: Pictures) -> None:
         """Hyperparameters and final numbers."""

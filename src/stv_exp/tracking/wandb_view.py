@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from stv_exp.tracking.exhibit import Exhibit
 from stv_exp.tracking.pictures import Pictures
 from stv_exp.tracking.sent import note_sent
 
+log = logging.getLogger(__name__)
 _STEP = "step"  # of the search: W&B's own counts what was logged
 _COLUMNS = ("id", "question", "answers", "prediction", "score", "demonstrations", "picture")
 
@@ -29,13 +31,13 @@ class WandbView:
     def __init__(self, exhibit: Exhibit, settings: TrackerConfig) -> None:
         self.folder = exhibit.folder
         self.settings = settings
-        self._data = os.environ.get("WANDB_DATA_DIR")
+        self.outputs = exhibit.folder.parents[1]
         self._curves: set[str] = set()
         self._is_whole = False
-        outputs = self.folder.parents[1]
-        os.environ["WANDB_DATA_DIR"] = self._data or str((outputs / "wandb" / "data").absolute())
-        self.run = _opened(exhibit, settings, outputs)
+        self.run = _opened(exhibit, settings, self.outputs)
         self.run.define_metric(_STEP, hidden=True)
+        if not self.run.offline:
+            log.info("W&B shows the run at %s", self.run.url)
 
     def curve(self, values: Mapping[str, float], step: int) -> None:
         """The values of one step of the search."""
@@ -52,25 +54,21 @@ class WandbView:
         tables = {"predictions": _predictions(exhibit, pictures, self.settings.images)}
         if ranking is not None:
             self.run.log({"location_scores": _drawn(location_map(ranking))})
-            tables["sensitivity"] = wandb.Table(ranking.columns, ranking.rows(exhibit.chosen))
-        self._log_tables(exhibit.signature, tables)
-        for stage in artifacts.stages(exhibit):
-            self._use(stage)
-        if vector := artifacts.vector(exhibit):
-            self.run.log_artifact(self._ready(vector))
+            tables["sensitivity"] = wandb.Table(ranking.columns, [*ranking.rows(exhibit.chosen)])
+        with artifacts.staged_in(self.outputs / "wandb" / "data"):
+            self._log_tables(exhibit.signature, tables)
+            for stage in artifacts.stages(exhibit):
+                self._use(stage)
+            if vector := artifacts.vector(exhibit):
+                self.run.log_artifact(self._ready(vector))
         self._is_whole = True
 
     def close(self, code: int) -> None:
         """Send what is left; `code` is 0 where the run has ended well."""
         # Not `with run`: on an error W&B would print a traceback over the one sentence that the user is owed.
-        try:
-            self.run.finish(exit_code=code)
-        finally:
-            os.environ.pop("WANDB_DATA_DIR", None)
-            if self._data is not None:
-                os.environ["WANDB_DATA_DIR"] = self._data
-        if self._is_whole:
-            note_sent(self.folder, self.settings, id=self.run.id, folder=f"wandb/{Path(self.run.settings.sync_dir).name}")
+        self.run.finish(exit_code=code)
+        if self._is_whole and code == 0:
+            note_sent(self.folder, self.settings, id=self.run.id, **self._place())
 
     def _log_tables(self, signature: str, tables: Mapping[str, wandb.Table]) -> None:
         """Tables in an artifact of ours: of that which `run.log` makes, the paths cannot be made portable."""
@@ -81,6 +79,11 @@ class WandbView:
         for key, table in tables.items():
             table.bind_to_run(self.run, key, self.run.step)
         self.run.log(dict(tables))
+
+    def _place(self) -> dict[str, str]:
+        if self.run.offline:
+            return {"folder": f"wandb/{Path(self.run.settings.sync_dir).name}"}
+        return {"url": str(self.run.url)}
 
     def _use(self, stage: wandb.Artifact) -> None:
         """A stage is an input, which W&B takes online only; offline it is logged, and the config holds the graph."""
@@ -94,7 +97,7 @@ class WandbView:
 
 
 def _opened(exhibit: Exhibit, settings: TrackerConfig, outputs: Path) -> Any:
-    quiet = wandb.Settings(console="off", x_disable_stats=True, silent=settings.mode == "offline")
+    quiet = wandb.Settings(console="off", x_disable_stats=True, silent=True)
     # Offline runs cannot be resumed: each attempt at a signature is a W&B run of its own.
     attempt = os.urandom(3).hex()
     return wandb.init(
