@@ -112,14 +112,14 @@ def _handler(received: Received) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *_: object) -> None:
             """Nothing on stderr."""
 
-        def do_GET(self) -> None:  # noqa: N802 - named by its base
+        def do_GET(self) -> None:
             self._say({})
 
-        def do_PUT(self) -> None:  # noqa: N802
+        def do_PUT(self) -> None:
             received.files[self.path.removeprefix("/upload/")] = self._body()
             self._say({})
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             body = self._body()
             if not self.path.endswith("/graphql"):
                 self._say({"exitcode": None, "limits": {}})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -11,44 +13,50 @@ from stv_exp.tracking.exhibit import Exhibit
 from stv_exp.tracking.pictures import Pictures
 
 
-class CsvView:
+class LoggerView:
+    """What both have in common: the curve and the end."""
+
+    def __init__(self, logger: CSVLogger | TensorBoardLogger) -> None:
+        self.logger = logger
+        self.last = 0
+
+    def curve(self, values: Mapping[str, float], step: int) -> None:
+        """The values of one step of the search."""
+        self.last = max(step, self.last)
+        self.logger.log_metrics({**values}, step)
+
+    def close(self, code: int) -> None:
+        """Write what is left; `code` is 0 where the run has ended well."""
+        self.logger.finalize("failed" if code else "success")
+
+
+class CsvView(LoggerView):
     """`csv/<signature>/`: `metrics.csv` and `hparams.yaml`."""
 
     def __init__(self, exhibit: Exhibit) -> None:
-        self.logger = CSVLogger(exhibit.folder.parents[1], name="csv", version=exhibit.signature)
-        self._last = 0
-
-    def curve(self, values: Mapping[str, float], step: int) -> None:
-        """The values of one step of the search."""
-        self._last = max(step, self._last)
-        self.logger.log_metrics({**values}, step)
+        super().__init__(CSVLogger(_cleared(exhibit, "csv"), name="csv", version=exhibit.signature))
 
     def result(self, exhibit: Exhibit, pictures: Pictures) -> None:
-        """The final numbers; a file of numbers shows no pictures."""
+        """Settings and final numbers; a table of numbers shows no pictures."""
         self.logger.log_hyperparams(flat(exhibit.config, "config"))
-        self.logger.log_metrics({**exhibit.numbers}, self._last)
-
-    def close(self, code: int) -> None:
-        """Write what is left; `code` is 0 where the run has ended well."""
-        self.logger.finalize("failed" if code else "success")
+        self.logger.log_metrics({**exhibit.numbers}, self.last)
 
 
-class TensorBoardView:
-    """`tensorboard/<signature>/`: the numbers stand among the hyperparameters too, where TensorBoard compares runs."""
+class TensorBoardView(LoggerView):
+    """`tensorboard/<signature>/`; the final numbers are beside the settings too, where TensorBoard compares runs."""
 
     def __init__(self, exhibit: Exhibit) -> None:
-        self.logger = TensorBoardLogger(exhibit.folder.parents[1], name="tensorboard", version=exhibit.signature)
-        self._last = 0
-
-    def curve(self, values: Mapping[str, float], step: int) -> None:
-        """The values of one step of the search."""
-        self._last = max(step, self._last)
-        self.logger.log_metrics({**values}, step)
+        outputs = _cleared(exhibit, "tensorboard")
+        self.board = TensorBoardLogger(outputs, name="tensorboard", version=exhibit.signature)
+        super().__init__(self.board)
 
     def result(self, exhibit: Exhibit, pictures: Pictures) -> None:
-        """Hyperparameters and final numbers."""
-        self.logger.log_hyperparams(flat(exhibit.config, "config"), exhibit.numbers, self._last)
+        """Settings and final numbers; a table of numbers shows no pictures."""
+        self.board.log_hyperparams(flat(exhibit.config, "config"), exhibit.numbers, self.last)
 
-    def close(self, code: int) -> None:
-        """Write what is left; `code` is 0 where the run has ended well."""
-        self.logger.finalize("failed" if code else "success")
+
+def _cleared(exhibit: Exhibit, name: str) -> Path:
+    """The outputs folder, without the files of an earlier attempt: the curve comes whole."""
+    outputs: Path = exhibit.folder.parents[1]
+    shutil.rmtree(outputs / name / exhibit.signature, ignore_errors=True)
+    return outputs
