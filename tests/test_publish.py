@@ -12,14 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from stv_exp.config import TrackerConfig
 from stv_exp.disk.run import damaged
+from stv_exp.errors import StvError
+from stv_exp.publish.publication import check_board
 from stv_exp.tracking import pictures
 from stv_exp.tracking.exhibit import Exhibit
+from stv_exp.tracking.sent import is_sent
 from tests import forked
 from tests.report_runs import write_run
 from tests.wandb_runs import offline_runs
 from tests.wandb_server import Received, serving
 
+TRAP = 'it\'s = "1" > 0, é'
 SWEEP = ["-m", "+experiment=smoke", "method=stv,zero_shot", "policy.steps=2"]
 
 
@@ -70,6 +75,15 @@ def test_a_run_is_published_once_and_stays_whole(place):
     assert "0 runs written to outputs/wandb; 2 there already." in again.stdout
     for folder in runs(place):
         assert damaged(folder, json.loads((folder / "status.json").read_text())) is None
+
+
+def test_a_run_whose_offline_folder_is_gone_is_published_again(place, tmp_path):
+    shutil.copytree(place / "outputs", tmp_path / "outputs")
+    (run, _) = runs(tmp_path)
+    assert is_sent(run, TrackerConfig())
+    assert not is_sent(run, TrackerConfig(project="other")) and not is_sent(run, TrackerConfig(mode="online"))
+    shutil.rmtree(tmp_path / "outputs/wandb")
+    assert not is_sent(run, TrackerConfig())
 
 
 def test_the_dry_run_of_wandb_sync_names_the_runs(place):
@@ -130,9 +144,8 @@ def test_a_sweep_of_lookups_says_what_is_not_in_wandb_and_sends_it_if_asked(made
     assert said.count("note: runs that are looked up and not in W&B yet are sent there by tracker.publish=true") == 1
     assert not offline_runs(tmp_path / "outputs")
     sent = forked.run(tmp_path, *SWEEP, "tracker.publish=true", "tracker.images=0")
-    assert sent.returncode == 0 and "tracker.publish" not in sent.stdout.replace("tracker.publish=True", ""), sent.text
+    assert sent.returncode == 0 and "not in W&B yet" not in sent.stdout, sent.text
     assert len(offline_runs(tmp_path / "outputs")) == 2
-    assert "not in W&B yet" not in forked.run(tmp_path, *SWEEP).stdout
 
 
 def test_publishing_needs_no_torch(made, tmp_path):
@@ -191,3 +204,57 @@ def test_without_a_network_the_address_is_told(made, monkeypatch):
     done = forked.run(made, "--mode", "online", module="stv_exp.publish")
     assert done.returncode == 1
     assert "Error: W&B cannot be reached at http://127.0.0.1:9; check the network" in done.stderr, done.text
+
+
+@pytest.fixture(scope="module")
+def saved(made, tmp_path_factory) -> Received:
+    """A server that has been sent the runs of a study whose name is a trap for filters, its view and its report."""
+    pytest.importorskip("wandb_workspaces", reason="the extra `workspace` is not installed")
+    folder = tmp_path_factory.mktemp("saved")
+    shutil.copytree(made / "outputs", folder / "outputs")
+    (folder / "outputs/sweeps/smoke").rename(folder / "outputs/sweeps" / TRAP)
+    with serving() as received, pytest.MonkeyPatch.context() as monkeypatch:
+        online(monkeypatch, received.address)
+        done = publish(folder, "--mode", "online", "--study", TRAP, "--images", "0", "--workspace")
+    assert done.stdout.count(f"{received.address}/me/stv_exp") == 2
+    return received
+
+
+def test_a_saved_view_shows_what_a_study_is_about(saved):
+    (view,) = saved.views.values()
+    spec = json.loads(view["spec"])["section"]
+    sections = {s["name"]: s["panels"] for s in spec["panelBankConfig"]["sections"]}
+    over = sections["Accuracy over K by M"][0]["config"]
+    axes = [over[axis] for axis in ("xAxis", "yAxis", "zAxis")]
+    assert axes == ["config:method.value.k", "summary:accuracy", "config:method.value.m"]
+    grouped = [p["config"]["groupBy"] for p in sections["Methods over tasks"]]
+    assert grouped == ["dataset.value.task", "method.value.name"]
+    rewards = {p["config"]["metrics"][0]: p["config"] for p in sections["Curves of the search"]}
+    assert {"reward", "reward_random"} <= rewards.keys()
+    assert (rewards["reward"]["xAxis"], rewards["reward"]["groupArea"]) == ("step", "stddev")
+    costs = [p["config"] for p in sections["Cost against accuracy"]]
+    assert [c["xAxis"] for c in costs] == ["summary:cost.token_forwards", "summary:cost.seconds"]
+    assert all(c["xAxisLogScale"] for c in costs)
+    assert "predictions" in json.dumps(sections["Predictions"])
+    assert [f["value"] for f in spec["runSets"][0]["filters"]["filters"]] == [TRAP]
+
+
+def test_a_report_has_a_row_of_runs_for_each_method(saved):
+    (report,) = saved.reports.values()
+    blocks = json.loads(report["spec"])["blocks"]
+    headings = [block["children"][0]["text"] for block in blocks if block["type"] == "heading"]
+    grids = [block["metadata"]["runSets"] for block in blocks if block["type"] == "panel-grid"]
+    shown = dict(zip(headings, grids, strict=True))
+    assert [row["name"] for row in shown["Methods over tasks"]] == ["stv", "zero_shot"]
+    filters = shown["Methods over tasks"][0]["filters"]["filters"]
+    assert [(f["key"]["name"], f["value"]) for f in filters] == [("group", TRAP), ("jobType", "stv")]
+    assert {"Accuracy over K by M", "Curves of the search", "Cost against accuracy", "Predictions"} < shown.keys()
+
+
+def test_a_workspace_is_refused_offline_and_without_its_package(made, monkeypatch):
+    monkeypatch.setattr("stv_exp.publish.publication.find_spec", lambda name: object())
+    with pytest.raises(StvError, match="--workspace needs --mode online"):
+        check_board(TrackerConfig(mode="offline"), True)
+    monkeypatch.setattr("stv_exp.publish.publication.find_spec", lambda name: None)
+    with pytest.raises(StvError, match=r"run: pip install 'stv_exp\[workspace\]'"):
+        check_board(TrackerConfig(mode="online"), True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stv_exp.cli import configure
 from stv_exp.config import TemplateConfig, TrackerConfig
 from stv_exp.data.loading import load_task
 from stv_exp.disk.run import damaged
@@ -120,11 +121,11 @@ def test_a_tracked_run_keeps_its_checksums(place):
 
 
 def test_jobs_of_one_process_are_runs_of_their_own(config, tmp_path):
-    config = replace(config, tracker=TrackerConfig(name="wandb", images=3))
-    for k in (3, 4):
-        run(with_method(config, k=k), [])
+    prompting = with_method(config, name="zero_shot", where="none", what="none", how="none")
+    for seed in (0, 1):
+        run(replace(prompting, tracker=TrackerConfig(name="wandb", images=3), seed=seed), [])
     names = [seen.run["display_name"] for seen in offline_runs(tmp_path / "outputs")]
-    assert names == ["stv k=3 m=3 position-shared-0 s0", "stv k=4 m=3 position-shared-0 s0"]
+    assert names == ["zero_shot position-shared-0 s0", "zero_shot position-shared-0 s1"]
 
 
 def test_wandb_tracks_a_dataset_without_pictures(config, tmp_path):
@@ -258,3 +259,9 @@ def test_wandb_online_without_a_login_is_refused_before_any_work(config, tmp_pat
     with pytest.raises(StvError, match=r"tracker\.mode=online needs a login; run `wandb login`, set WANDB_API_KEY"):
         run(replace(config, tracker=TrackerConfig(mode="online")), [])
     assert not list(tmp_path.rglob("status.json"))
+
+
+@pytest.mark.parametrize("tags", ["['']", f"[good,{'x' * 65}]"])
+def test_tags_that_wandb_refuses_are_refused_before_any_work(tags):
+    with pytest.raises(StvError, match=r"tracker\.tags=.* must be a list of words, each of at most 64 characters"):
+        configure(f"tracker.tags={tags}")

@@ -25,6 +25,8 @@ class Received:
     files: dict[str, bytes] = field(default_factory=dict)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    views: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
     used: list[str] = field(default_factory=list)
 
     def answer(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -36,6 +38,8 @@ class Received:
     def on_viewer(self, given: dict[str, Any]) -> dict[str, Any]:
         names = {"id": "u", "name": "me", "username": "me", "entity": "me", "admin": False, "flags": "{}"}
         return {"viewer": names | {"teams": {"edges": []}, "apiKeys": {"edges": []}}}
+
+    on_getdefaultentity = on_viewer
 
     def on_serverfeaturesquery(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"serverInfo": {"features": FEATURES}}
@@ -86,6 +90,23 @@ class Received:
         found |= dict.fromkeys(("description", "metadata", "updatedAt", "historyStep", "commitHash"))
         found |= {"versionIndex": 0, "ttlDurationSeconds": -1, "ttlIsInherited": False, "tags": [], "aliases": []}
         return {"artifact": found | {"size": 1, "fileCount": 1, "createdAt": "2026-01-01T00:00:00"}}
+
+    def on_projectinternalid(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"project": PROJECT}
+
+    def on_getprojects(self, given: dict[str, Any]) -> dict[str, Any]:
+        page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+        known = {"__typename": "Project", "id": "p", "name": "stv_exp", "entityName": "me", "createdAt": "2026-01-01"}
+        return {"models": {"edges": [{"node": known | {"isBenchmark": False, "user": None}}], "pageInfo": page}}
+
+    def on_upsertview2(self, given: dict[str, Any]) -> dict[str, Any]:
+        self.views[given["displayName"]] = given
+        return {"upsertView": {"view": given | {"id": "v", "name": "n"}, "inserted": True}}
+
+    def on_upsertview(self, given: dict[str, Any]) -> dict[str, Any]:
+        self.reports[given["displayName"]] = given
+        kept = {key: given[key] for key in ("displayName", "description", "spec", "name")}
+        return {"upsertView": {"view": kept | {"id": "r", "project": PROJECT | {"entityName": "me"}}, "inserted": True}}
 
     def _upload(self, name: str) -> str:
         return f"{self.address}/upload/{name}"

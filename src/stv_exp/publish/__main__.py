@@ -11,7 +11,7 @@ from stv_exp.config import ENTITY, PROJECT, TrackerConfig
 from stv_exp.data.files import expanded
 from stv_exp.errors import StvError
 from stv_exp.interruption import guarded
-from stv_exp.publish.publication import finished, send
+from stv_exp.publish.publication import check_board, finished, refused, saved, send
 from stv_exp.ranges import Range, check_limit
 from stv_exp.report.screen import print_line
 from stv_exp.report.text import one_line
@@ -28,14 +28,15 @@ def main() -> int:
         check_limit("--project", settings.project, PROJECT)
         check_limit("--entity", settings.entity, ENTITY)
         check_limit("--images", settings.images, Range(0))
-        _publish(expanded(given.outputs), given.study, settings)
+        check_board(settings, given.workspace)
+        _publish(expanded(given.outputs), given.study, settings, given.workspace)
     except (StvError, OSError) as error:
         print(f"Error: {_said(error)}", file=sys.stderr)
         return 1
     return 0
 
 
-def _publish(outputs: Path, study: str | None, settings: TrackerConfig) -> None:
+def _publish(outputs: Path, study: str | None, settings: TrackerConfig, workspace: bool) -> None:
     notes: list[str] = []
     runs = finished(outputs, study, notes)
     for note in notes:
@@ -43,22 +44,17 @@ def _publish(outputs: Path, study: str | None, settings: TrackerConfig) -> None:
     check(settings)
     new = _sent(runs, settings)
     print_line(_ending(outputs, settings, new, len(runs) - new))
+    if workspace:
+        for address in saved(runs, study, settings):
+            print_line(address)
 
 
 def _sent(runs: Sequence[Exhibit], settings: TrackerConfig) -> int:
     """Send the runs; how many of them are new. Raises `StvError` for what W&B refuses."""
     new = 0
     for i, run in enumerate(runs, 1):
-        try:
+        with refused(f"the run {run.signature}"):
             is_new = send(run, settings)
-        except (StvError, OSError):
-            raise
-        except Exception as error:  # W&B's own, of many kinds
-            reason = str(error).strip().split("\n")[0].rstrip(".")
-            raise StvError(
-                f"W&B has not taken the run {run.signature} ({type(error).__name__}: {reason}); run the same command "
-                "again, it goes on with what is not there yet."
-            ) from error
         new += is_new
         print_line(f"[{i}/{len(runs)}] {title.name(run)}{'' if is_new else ': there already'}")
     return new
@@ -68,8 +64,9 @@ def _ending(outputs: Path, settings: TrackerConfig, new: int, old: int) -> str:
     count = f"{new} run{'s' * (new != 1)}"
     if settings.mode == "online":
         return f"{count} sent to the project {settings.project}; {old} there already."
-    where = outputs / "wandb"
-    return f"{count} written to {where}; {old} there already. `wandb sync {where}/offline-run-*` sends them."
+    sync, above = f"`wandb sync {outputs.name}/wandb/offline-run-*`", outputs.absolute().parent
+    here = "" if above == Path.cwd() else f" in {above}"
+    return f"{count} written to {outputs / 'wandb'}; {old} there already. {sync}{here} sends them."
 
 
 def _said(error: StvError | OSError) -> str:
@@ -86,6 +83,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--project", default=TrackerConfig.project, help=f"default: {TrackerConfig.project}")
     parser.add_argument("--entity", default="", help="the user or team that it belongs to (default: your own)")
     parser.add_argument("--mode", choices=("offline", "online"), default="offline", help="default: offline")
+    parser.add_argument("--workspace", action="store_true", help="save a view and a report of the study too (online)")
     parser.add_argument("--images", type=int, default=TrackerConfig.images, help="queries shown with their pictures")
     return parser.parse_args()
 

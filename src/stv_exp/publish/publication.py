@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from stv_exp.config import TrackerConfig
@@ -45,6 +48,39 @@ def send(exhibit: Exhibit, settings: TrackerConfig) -> bool:
         finally:
             view.close(code)
     return True
+
+
+def saved(runs: Sequence[Exhibit], study: str | None, settings: TrackerConfig) -> list[str]:
+    """Addresses of the view and the report of a study, saved anew."""
+    from stv_exp.tracking.board import save
+
+    with refused("the view and the report"):
+        return save(runs, study, settings)
+
+
+def check_board(settings: TrackerConfig, wanted: bool) -> None:
+    """Raise `StvError` where a view and a report are `wanted` and cannot be saved."""
+    if not wanted:
+        return
+    if find_spec("wandb_workspaces") is None:
+        raise StvError("--workspace needs its package; run: pip install 'stv_exp[workspace]'.")
+    if settings.mode != "online":
+        raise StvError("--workspace needs --mode online: a saved view and a report are kept by W&B alone.")
+
+
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Turn what W&B raises, of many kinds, into one sentence."""
+    try:
+        yield
+    except (StvError, OSError):
+        raise
+    except Exception as error:
+        reason = one_line(str(error).strip().split("\n")[0].rstrip("."))
+        raise StvError(
+            f"W&B has not taken {what} ({type(error).__name__}: {reason}); run the same command again, it goes on with "
+            "what is not there yet."
+        ) from error
 
 
 def _finished(folder: Path, study: str | None, notes: list[str]) -> Exhibit | None:

@@ -59,11 +59,11 @@ def staged_in(folder: Path) -> Iterator[None]:
         del os.environ["WANDB_DATA_DIR"]
 
 
-def make_portable(artifact: wandb.Artifact) -> wandb.Artifact:
-    """The same with paths from the current folder on: absolute ones name nothing once the folder is copied."""
+def make_portable(artifact: wandb.Artifact, outputs: Path) -> wandb.Artifact:
+    """The same with paths that begin with the outputs folder's name: absolute ones name nothing once it is copied."""
     for entry in artifact.manifest.entries.values():
         if entry.local_path:
-            entry.local_path = os.path.relpath(entry.local_path)
+            entry.local_path = os.path.relpath(entry.local_path, outputs.absolute().parent)
     return artifact
 
 

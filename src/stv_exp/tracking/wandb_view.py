@@ -93,7 +93,7 @@ class WandbView:
             self.run.use_artifact(stage)
 
     def _ready(self, artifact: wandb.Artifact) -> wandb.Artifact:
-        return artifacts.make_portable(artifact) if self.run.offline else artifact
+        return artifacts.make_portable(artifact, self.outputs) if self.run.offline else artifact
 
 
 def _opened(exhibit: Exhibit, settings: TrackerConfig, outputs: Path) -> Any:
@@ -104,7 +104,7 @@ def _opened(exhibit: Exhibit, settings: TrackerConfig, outputs: Path) -> Any:
         project=settings.project,
         entity=settings.entity or None,
         mode=settings.mode,  # type: ignore[arg-type]
-        dir=outputs,
+        dir=outputs.absolute(),  # W&B's own process may stand elsewhere
         id=f"{exhibit.signature}-{attempt}",
         name=title.name(exhibit),
         notes=title.command(exhibit),
