@@ -215,7 +215,7 @@ def saved(made, tmp_path_factory) -> Received:
     (folder / "outputs/sweeps/smoke").rename(folder / "outputs/sweeps" / TRAP)
     with serving() as received, pytest.MonkeyPatch.context() as monkeypatch:
         online(monkeypatch, received.address)
-        done = publish(folder, "--mode", "online", "--study", TRAP, "--images", "0", "--workspace")
+        done = publish(folder, "--study", TRAP, "--images", "0", "--workspace")
     assert done.stdout.count(f"{received.address}/me/stv_exp") == 2
     return received
 
@@ -253,7 +253,7 @@ def test_a_report_has_a_row_of_runs_for_each_method(saved):
 
 def test_a_workspace_is_refused_offline_and_without_its_package(made, monkeypatch):
     monkeypatch.setattr("stv_exp.publish.publication.find_spec", lambda name: object())
-    with pytest.raises(StvError, match="--workspace needs --mode online"):
+    with pytest.raises(StvError, match="--workspace does not go with --mode offline"):
         check_board(TrackerConfig(mode="offline"), True)
     monkeypatch.setattr("stv_exp.publish.publication.find_spec", lambda name: None)
     with pytest.raises(StvError, match=r"run: pip install 'stv_exp\[workspace\]'"):

@@ -23,7 +23,8 @@ from stv_exp.tracking.view import check
 def main() -> int:
     """Entry point: the exit code."""
     given = _arguments()
-    settings = TrackerConfig(mode=given.mode, project=given.project, entity=given.entity, images=given.images)
+    mode = given.mode or ("online" if given.workspace else "offline")
+    settings = TrackerConfig(mode=mode, project=given.project, entity=given.entity, images=given.images)
     try:
         check_limit("--project", settings.project, PROJECT)
         check_limit("--entity", settings.entity, ENTITY)
@@ -82,8 +83,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--study", help="only the runs of this study, as a group of that name")
     parser.add_argument("--project", default=TrackerConfig.project, help=f"default: {TrackerConfig.project}")
     parser.add_argument("--entity", default="", help="the user or team that it belongs to (default: your own)")
-    parser.add_argument("--mode", choices=("offline", "online"), default="offline", help="default: offline")
-    parser.add_argument("--workspace", action="store_true", help="save a view and a report of the study too (online)")
+    parser.add_argument("--mode", choices=("offline", "online"), help="default: offline, and online with --workspace")
+    parser.add_argument("--workspace", action="store_true", help="save a new view and a new report of the study too")
     parser.add_argument("--images", type=int, default=TrackerConfig.images, help="queries shown with their pictures")
     return parser.parse_args()
 

@@ -65,7 +65,7 @@ def check_board(settings: TrackerConfig, wanted: bool) -> None:
     if find_spec("wandb_workspaces") is None:
         raise StvError("--workspace needs its package; run: pip install 'stv_exp[workspace]'.")
     if settings.mode != "online":
-        raise StvError("--workspace needs --mode online: a saved view and a report are kept by W&B alone.")
+        raise StvError("--workspace does not go with --mode offline: a saved view and a report are kept by W&B alone.")
 
 
 @contextmanager

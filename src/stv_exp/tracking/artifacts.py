@@ -29,7 +29,7 @@ def stages(exhibit: Exhibit) -> Iterator[wandb.Artifact]:
         record = exhibit.stages / f"{stage}-{signature}" / "record.json"
         if signature and record.is_file():
             artifact = _artifact(f"{stage}-{signature}", stage, exhibit, keys, above)
-            artifact.add_file(str(record), policy="immutable")
+            artifact.add_file(str(record.absolute()), policy="immutable")
             yield artifact
         above = f"{stage}-{signature}"
 
@@ -42,7 +42,7 @@ def vector(exhibit: Exhibit) -> wandb.Artifact | None:
     keys = ("method.name", *_READ["bank"])
     artifact = _artifact(f"task-vector-{exhibit.signature}", "task_vector", exhibit, keys, _bank(exhibit))
     artifact.metadata |= {"accuracy": exhibit.metrics.get("accuracy"), "n": exhibit.metrics.get("n")}
-    artifact.add_file(str(path), policy="immutable")  # a finished run's files stay as they are
+    artifact.add_file(str(path.absolute()), policy="immutable")  # a finished run's files stay as they are
     return artifact
 
 
