@@ -19,7 +19,11 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-MAINS = {"stv_exp": "stv_exp.__main__", "stv_exp.report": "stv_exp.report.__main__"}
+MAINS = {
+    "stv_exp": "stv_exp.__main__",
+    "stv_exp.report": "stv_exp.report.__main__",
+    "stv_exp.publish": "stv_exp.publish.__main__",
+}
 Prepare = Callable[[], None]  # which can be pickled
 
 

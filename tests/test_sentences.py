@@ -13,7 +13,7 @@ from stv_exp.complaint import keys
 from stv_exp.config import Config, setting
 from stv_exp.data.demonstrations import CHOICES
 from stv_exp.errors import StvError
-from stv_exp.ranges import OneOf, Path, Range, Text
+from stv_exp.ranges import OneOf, Path, Range, Text, Texts
 from tests.forked import run
 
 SMOKE = ["+experiment=smoke", "tracker=none"]
@@ -161,6 +161,8 @@ def _beyond(limit: object) -> list[object]:
     if isinstance(limit, Range):
         beyond = [limit.low - 1, limit.high + 1, float("nan"), float("inf")]
         return [*beyond, limit.low] if limit.above else beyond
+    if isinstance(limit, Texts):
+        return [["good", "a\0b"], [""]]
     assert isinstance(limit, OneOf | Text)
     return ["no such word"] if isinstance(limit, OneOf) else ["a\0b"]
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from omegaconf import MISSING
 
 from stv_exp.metrics import METRICS
-from stv_exp.ranges import FOLDER, NAME, PATH, OneOf, Range, Text
+from stv_exp.ranges import FOLDER, NAME, PATH, OneOf, Range, Text, Texts
 
 Count = Annotated[int, Range(0)]
 Positive = Annotated[int, Range(1)]
@@ -19,6 +19,8 @@ Share = Annotated[float, Range(0, 1)]
 Above0 = Annotated[float, Range(0, 100, above=True)]
 Many = Annotated[int, Range(0, 2**62)]
 PROJECT = Text(r"[^/\\#?%:\x00-\x1f\x7f]{1,128}", "a name without / \\ # ? % and :, at most 128 characters")
+ENTITY = Text(r"[\w.-]{0,128}", "the name of a user or a team")
+TAGS = Texts(r"[^\x00-\x1f\x7f]{1,64}", "a list of words, each of at most 64 characters")
 
 
 @dataclass(unsafe_hash=True)
@@ -218,12 +220,19 @@ class TrainerConfig:
 
 @dataclass
 class TrackerConfig:
-    """`name` is wandb, tensorboard, csv or none; `mode` is W&B's offline or online."""
+    """`name` is wandb, tensorboard, csv or none; `mode` is W&B's offline or online.
+
+    `entity` is the user or team that W&B's `project` belongs to (empty: your default), `tags` are your own beside those
+    of model, dataset, method and study. So many `images` of queries are shown. `publish` sends runs that are looked up.
+    """
 
     name: Annotated[str, OneOf("wandb", "tensorboard", "csv", "none")] = "wandb"
     mode: Annotated[str, OneOf("offline", "online")] = "offline"
     project: Annotated[str, PROJECT] = "stv_exp"
+    entity: Annotated[str, ENTITY] = ""
+    tags: Annotated[list[str], TAGS] = field(default_factory=list)
     images: Count = 16
+    publish: bool = False
 
 
 @dataclass

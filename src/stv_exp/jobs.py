@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from pathlib import Path
 from typing import Any
 
 from stv_exp import studies
@@ -12,6 +13,7 @@ from stv_exp.disk.locks import locked
 from stv_exp.disk.run import Run
 from stv_exp.identity import signatures
 from stv_exp.progress import placed
+from stv_exp.tracking.sent import is_sent
 
 log = logging.getLogger(__name__)
 _noted: set[str] = set()
@@ -58,6 +60,7 @@ def look_up(config: Config) -> dict[str, Any] | None:
     if config.job != "run" or (metrics := job.metrics) is None:
         return None
     _tell(studies.entry(config), metrics, f"run {job.signature} is done; its results are in {job.folder}")
+    _show(config, job.folder)
     return metrics
 
 
@@ -80,6 +83,23 @@ def _note(kind: str, sentence: str) -> None:
     if kind not in _noted:
         log.info("  note: %s", sentence)
     _noted.add(kind)
+
+
+def _show(config: Config, folder: Path) -> None:
+    """A run that is looked up may have been made without W&B: it is sent with `tracker.publish`, else that is said."""
+    if config.tracker.name != "wandb" or is_sent(folder, config.tracker):
+        return
+    if not config.tracker.publish:
+        _note("not in W&B", "runs that are looked up and not in W&B yet are sent there by tracker.publish=true.")
+        return
+    from stv_exp.publish.publication import send
+    from stv_exp.tracking.exhibit import Exhibit
+    from stv_exp.tracking.tracker import warn
+
+    try:
+        send(Exhibit.read(folder, config.study), config.tracker)
+    except Exception as error:  # whatever W&B raises
+        warn(config.tracker.name, error)
 
 
 def _made(config: Config, overrides: list[str]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
+import torch
+
 from stv_exp import memory
 from stv_exp.artefacts.bank import Bank
 from stv_exp.artefacts.chosen import Chosen
@@ -38,8 +40,9 @@ from stv_exp.stages.scan import scan
 from stv_exp.stages.search import choose
 from stv_exp.stages.vector import as_vector
 from stv_exp.task_vector import TaskVector
-from stv_exp.tracking import Outcome, Tracker, tracked
-from stv_exp.tracking import check as check_tracker
+from stv_exp.tracking.pictures import of_task
+from stv_exp.tracking.tracker import Tracker, tracked
+from stv_exp.tracking.view import check as check_tracker
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +50,7 @@ log = logging.getLogger(__name__)
 def check(config: Config) -> None:
     """Raise `StvError` for settings that do not fit the model, by its config.json, or the tracker."""
     _check_grid(config)
-    check_tracker(config)
+    check_tracker(config.tracker)
 
 
 def _check_grid(config: Config) -> None:
@@ -66,12 +69,14 @@ def run(config: Config, overrides: list[str]) -> dict[str, Any]:
             return metrics
         if found := job.damage:
             log.warning("Run %s is damaged (%s) and is made anew from its stages", job.signature, found)
-        check_tracker(config)
-        with tracked(config, job.signature) as tracker:
+        check_tracker(config.tracker)
+        with tracked(job.folder, config.tracker) as tracker:
             with job.recorded(config, overrides):
-                outcome = Pipeline(config, job, tracker).run()
-            tracker.finish(outcome)  # what it shows is on disk by now
-    return outcome.metrics
+                tracker.start()
+                pipeline = Pipeline(config, job, tracker)
+                metrics = pipeline.run()
+            tracker.finish(of_task(pipeline.task))  # what it shows is on disk by now
+    return metrics
 
 
 class Pipeline:
@@ -93,8 +98,8 @@ class Pipeline:
     def backbone(self) -> Backbone:
         return load_backbone(self.config.model, self.config.trainer.accelerator)
 
-    def run(self) -> Outcome:
-        """Scan, bank, policy and evaluation; writes the run's files."""
+    def run(self) -> dict[str, Any]:
+        """Scan, bank, policy and evaluation; writes the run's files and returns its metrics."""
         costs: dict[str, Cost] = {}
         bank = chosen = None
         _check_grid(self.config)  # before the weights are loaded, and hours of scanning
@@ -114,7 +119,7 @@ class Pipeline:
         self.job.write_predictions([p.as_json() for p in predictions])
         self.job.write_examples(examples(self.task, predictions))
         write_json(self.job.folder / "metrics.json", metrics)
-        return Outcome(self.job.folder, metrics, self.task, predictions, bank)
+        return metrics
 
     def _check_task(self) -> None:
         """Read the data and hold every number against them: loading a large model takes minutes."""
@@ -134,19 +139,14 @@ class Pipeline:
         return scan(self.backbone, self.task, self.config)
 
     def _policy(self, bank: Bank) -> tuple[Chosen, Cost]:
-        """One candidate a location; the tracker sees the curve live, or afterwards where it was in the store."""
-        live = False
+        """One candidate a location; the tracker sees the curve live."""
         folder = self.store.scratch("policy", self.signatures.policy)
 
         def make() -> Chosen:
-            nonlocal live
-            live = True
             return choose(self.backbone, self.task, bank, self.config, self.tracker.logger, folder)
 
         chosen, cost = self._stage("policy", Chosen, make)
         shutil.rmtree(folder, ignore_errors=True)
-        if not live:
-            self.tracker.replay(chosen.history)
         if chosen.history:
             self.job.write_history(chosen.history)
         return chosen, cost
@@ -172,6 +172,7 @@ class Pipeline:
             "location_search_seconds": self._location_search(seconds),
             "peak_memory_bytes": max(peaks.values()),
             "peak_memory_by_stage": peaks,
+            **self._met(),
             "candidate_evaluations": chosen.candidate_evaluations if chosen else 0,
             **{name: {stage: cost[name] for stage, cost in costs.items()} for name in COUNTED},
             "scoring": chosen.scoring if chosen else "",
@@ -179,6 +180,11 @@ class Pipeline:
             "discretisation_gap": discretisation_gap(chosen) if chosen else None,
             "diagnostics": diagnose(chosen, predictions, options),
         }
+
+    def _met(self) -> dict[str, Any]:
+        """The model's grid of heads and the device, which no setting says."""
+        heads = self.backbone.heads
+        return {"layers": heads.depth, "heads": heads.n_heads, "device": device_name(self.backbone.device)}
 
     def _location_search(self, seconds: dict[str, float]) -> float | None:
         """Seconds until the locations are known: the scan for STV, the whole mask search for MTV."""
@@ -196,3 +202,8 @@ def measured(backbone: Backbone) -> Iterator[Cost]:
     cost["seconds"] = time.perf_counter() - start
     cost["peak_memory_bytes"] = memory.peak()
     cost |= {name: getattr(backbone, name) - before[name] for name in COUNTED}
+
+
+def device_name(device: torch.device) -> str:
+    """What does the computing: the accelerator's name, or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

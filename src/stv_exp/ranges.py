@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
@@ -55,11 +55,25 @@ class Text:
         return self.says
 
 
+@dataclass(frozen=True)
+class Texts:
+    """A list of texts that each match the pattern."""
+
+    pattern: str
+    says: str
+
+    def allows(self, values: Sequence[str]) -> bool:
+        return all(re.fullmatch(self.pattern, value) for value in values)
+
+    def __str__(self) -> str:
+        return self.says
+
+
 class Path(Text):
     """A path, whose `~` is expanded."""
 
 
-Limit = Range | OneOf | Text
+Limit = Range | OneOf | Text | Texts
 NAME = Text(
     r"[^./\\\s\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,99}", "a name without slashes, no dot first, at most 100 characters"
 )

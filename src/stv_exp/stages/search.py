@@ -155,6 +155,7 @@ class CandidateSearch(Stage):
             self.history[name].append(value)
         if self.trainer.loggers:  # what Lightning keeps costs a millisecond
             self.log_dict(values, batch_size=1)
+            self.log("step", float(self.step), batch_size=1)  # a search that goes on does so in its curve
 
     def queries(self) -> list[list[Example]]:
         """The queries of each step: epochs of a shuffled support split, so that each is asked before any again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 from stv_exp.report.pictures.canvas import INK, panels, titled
 
 PANELS = 8  # that are still readable
-Ranked = tuple[NDArray[np.float32], NDArray[np.int64]]  # scores [L, H] or [L], locations [K, 2] or [K, 1]
+Ranked = tuple[NDArray[np.floating[Any]], NDArray[np.integer[Any]]]  # scores [L, H] or [L], locations [K, 2] or [K, 1]
 
 
-def location_map(scores: NDArray[np.float32], locations: NDArray[np.int64], name: str = "") -> Figure:
+def location_map(scores: NDArray[np.floating[Any]], locations: NDArray[np.integer[Any]], name: str = "") -> Figure:
     """Heat map of one ranking (`[L, H]`, or `[L]` as one column), with its locations marked."""
     return location_maps({name: [(scores, locations)]})
 
@@ -52,5 +53,5 @@ def _draw(axes: Axes, rankings: Sequence[Ranked], side: float) -> AxesImage:
     return axes.imshow(scores.mean(0), cmap="viridis", interpolation="none", aspect="auto")
 
 
-def _grid(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+def _grid(scores: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     return scores.reshape(len(scores), -1)
