@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults test-slurm test-ray lint smoke shots bench smollm2 clean
+.PHONY: help demo test faults lint smoke shots bench smollm2 clean docs test-slurm test-ray
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ shots: $(READY)  ## accuracy of the testbed against shots, every task
 
 bench: $(READY)  ## speed of the search, the scan and insertion, beside the aims
 	$(BIN)/python -m stv_exp.bench
+
+docs: $(READY)  ## the documentation as a site, in outputs/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 smollm2: $(READY)  ## methods on real weights: SmolLM2-135M on word tasks (about an hour on 2 cores)
 	$(BIN)/python -m stv_exp +experiment=smollm2

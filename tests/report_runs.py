@@ -22,11 +22,13 @@ def write_run(
     origin: dict[str, Any] | None = None,
     checked: bool = False,
     question: str = "?",
+    metrics: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
     """A finished run's folder, made by hand: what it said to one query a text; `changes` are parts of its settings.
 
     With `origin` its manifest says what it was made by, with `checked` its files have checksums, as they have now.
+    `metrics` are numbers beside its accuracy.
     """
     folder = outputs / "runs" / name
     folder.mkdir(parents=True)
@@ -39,7 +41,7 @@ def write_run(
     numbers = {"accuracy": fmean(line["correct"] for line in scored), "n": len(said), "seconds": {"total": 1.0}}
     costs = {"location_search_seconds": 0.5, "candidate_evaluations": 8}
     validated = {} if validation is None else {"validation_accuracy": validation}
-    write_json(folder / "metrics.json", numbers | costs | validated)
+    write_json(folder / "metrics.json", numbers | costs | validated | (metrics or {}))
     write_json(
         folder / "manifest.json",
         {"settings": used, "seed": seed, "inputs": {}} | ({"origin": origin} if origin else {}),

@@ -19,7 +19,9 @@ from tests.families import FAMILIES
 from tests.official_vqa import vizwiz
 
 ROOT = Path(__file__).parents[1]
-DOCS = [ROOT / "README.md", *sorted((ROOT / "experiments").glob("*/README.md")), ROOT / "src/stv_exp/testbed/README.md"]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+STUDIES = sorted((ROOT / "experiments").glob("*/README.md"))
+DOCS = [ROOT / "README.md", *PAGES, *STUDIES, ROOT / "src/stv_exp/testbed/README.md"]
 SMALL = ["dataset.support=12", "dataset.eval=4", "scan.pairs=8", "scan.shots=2", "policy.steps=2", "policy.samples=4"]
 SMALL_SELECTION = ["policy.selection_draws=2", "policy.selection_items=2", "policy.queries=2"]
 SMALL_RECIPE = ["pretrain.steps=4", "pretrain.perception_steps=2", "pretrain.images=40", "pretrain.sequences=2"]
@@ -43,7 +45,7 @@ def small(command: str) -> list[str]:
     words = [sys.executable if w == "python" else w for w in shlex.split(command)]
     if "stv_exp.bench" in words:
         return [*words, "--size", "idefics2_1m", "--rounds", "1", "--device", "cpu"]  # the last of two counts
-    if "stv_exp" not in words:
+    if "stv_exp" not in words or words[3] in ("list", "status"):
         return words
     given = {w.split("=")[0] for w in words}
     if "+experiment=pretrain_testbed" in words:
@@ -89,7 +91,12 @@ def run(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str] | forke
         done = forked.run(cwd, *words[3:], module=words[2])
         assert done.returncode == 0, done.text
         return done
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "NO_MKDOCS_2_WARNING": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -100,11 +107,24 @@ def test_a_python_command_of_the_docs_runs(command, folder):
     run(with_data(small(command), folder), folder)
 
 
+def test_the_stages_as_functions_are_called_as_the_docs_call_them(tmp_path):
+    (script,) = (b for b in blocks("python") if "build_bank" in b)
+    few = script.replace('"policy.steps=60"', '"policy.steps=2", "dataset.eval=4", "scan.pairs=8"')
+    assert few != script
+    assert "TaskVector(24 x 16 at head" in run([sys.executable, "-W", "error", "-c", few], tmp_path).stdout
+
+
+def test_the_site_of_the_docs_is_built_without_a_warning(tmp_path):
+    built = ["-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = run([sys.executable, *built], ROOT)
+    assert "WARNING" not in done.stderr and (tmp_path / "site/api/index.html").is_file()
+
+
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make")])
 def test_a_make_command_of_the_docs_has_its_target(command):
     """`make test` is what runs this, so only the target's recipe is looked up."""
     done = run(["make", "--dry-run", "--always-make", *command.split()[1:]], ROOT)
-    assert "-m " in done.stdout or "pip install" in done.stdout
+    assert "-m " in done.stdout or "pip install" in done.stdout or "mkdocs" in done.stdout
 
 
 def test_the_wandb_command_shows_the_runs(folder):

@@ -21,8 +21,10 @@ from stv_exp.pipeline import run
 from stv_exp.report.__main__ import main
 from stv_exp.report.collapse import k_collapse
 from stv_exp.report.comparison import report
+from stv_exp.report.paired import paired
+from stv_exp.report.question import Question
 from stv_exp.report.runs import load
-from stv_exp.report.tables import by_task, pairwise, summary
+from stv_exp.report.tables import by_task, headline
 from stv_exp.statistics import interval
 from tests.conftest import with_method
 from tests.report_runs import write_run
@@ -30,14 +32,16 @@ from tests.report_runs import write_run
 
 def table(**columns: list) -> pd.DataFrame:
     n = len(columns["accuracy"])
-    rest = {"label": ["stv"] * n, "method": ["stv"] * n, "task": ["a"] * n, "seed": [0] * n}
+    names = columns.get("label", ["stv"] * n)
+    rest = {"label": names, "variant": names, "method": [name.split()[0] for name in names]}
     numbers = {
-        "seconds": [1.0] * n,
+        "seconds.total": [1.0] * n,
         "location_search_seconds": [0.5] * n,
         "candidate_evaluations": [8] * n,
         "search_token_forwards": [9.0] * n,
+        "queries_to_pay": [float("nan")] * n,
     }
-    return pd.DataFrame({**rest, **numbers, **columns})
+    return pd.DataFrame({**rest, "model": ["x"] * n, "task": ["a"] * n, "seed": [0] * n, **numbers, **columns})
 
 
 def items(runs: pd.DataFrame, *scores: list[float]) -> pd.DataFrame:
@@ -45,7 +49,7 @@ def items(runs: pd.DataFrame, *scores: list[float]) -> pd.DataFrame:
     lists = scores if len(scores) == len(runs) else scores * len(runs)
     rows = zip(runs[["label", "task", "seed"]].values.tolist(), lists, strict=True)
     found = [[*run, str(i), score] for run, own in rows for i, score in enumerate(own)]
-    return pd.DataFrame(found, columns=["label", "task", "seed", "id", "score"])
+    return pd.DataFrame(found, columns=["label", "task", "seed", "id", "correct"])
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -55,9 +59,9 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def test_accuracy_is_the_mean_over_tasks_then_mean_and_deviation_over_seeds():
     runs = table(accuracy=[0.2, 0.4, 0.6, 1.0], task=["a", "b", "a", "b"], seed=[0, 0, 1, 1])
     means = [fmean([0.2, 0.4]), fmean([0.6, 1.0])]
-    row = summary(runs, items(runs, [1, 0]))[0]
+    row = headline(runs, items(runs, [1, 0]), "").rows[0]
     assert row[:2] + row[3:5] == ["stv", f"{fmean(means):.3f} ± {stdev(means):.3f}", "2", "2"]
-    assert [row["stv"] for row in by_task(runs)] == [
+    assert [row[1] for row in by_task(runs).rows] == [
         f"{fmean([0.2, 0.6]):.3f} ± {stdev([0.2, 0.6]):.3f}",
         f"{fmean([0.4, 1.0]):.3f} ± {stdev([0.4, 1.0]):.3f}",
     ]
@@ -67,42 +71,42 @@ def test_the_interval_is_over_items_and_repeating_them_makes_it_no_narrower():
     once, twice = table(accuracy=[0.5]), table(accuracy=[0.5, 0.5], seed=[0, 1])
     scores = [1.0, 0.0] * 20
     low, high = interval(scores)
-    assert summary(once, items(once, scores))[0][2] == f"[{low:.3f}, {high:.3f}]"
-    assert summary(twice, items(twice, scores))[0][2] == f"[{low:.3f}, {high:.3f}]"
+    assert headline(once, items(once, scores), "").rows[0][2] == f"[{low:.3f}, {high:.3f}]"
+    assert headline(twice, items(twice, scores), "").rows[0][2] == f"[{low:.3f}, {high:.3f}]"
 
 
 def test_methods_are_compared_on_the_items_that_both_answered():
     runs = table(accuracy=[0.9, 0.5], label=["stv", "zero_shot"])
     scores = items(runs, [1, 1, 1, 1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 0])  # the last item is stv's alone
-    ((label, against, n, difference, _, p),) = pairwise(runs, scores)
+    ((label, against, n, difference, _, p, _),) = paired(runs, scores)[0].rows
     assert (label, against, n, difference, p) == ("zero_shot", "stv", "9", "-0.889", f"{2 / 2**8:.3f}")
-    ((label, against, n, difference, _, p),) = pairwise(runs, scores, "zero_shot")
+    ((label, against, n, difference, _, p, _),) = paired(runs, scores, "zero_shot")[0].rows
     assert (label, against, n, difference, p) == ("stv", "zero_shot", "9", "+0.889", f"{2 / 2**8:.3f}")
 
 
 def test_methods_without_a_common_item_are_not_compared():
     runs = table(accuracy=[0.9, 0.5], label=["stv", "zero_shot"], task=["a", "b"])
-    assert pairwise(runs, items(runs, [1, 0])) == [["zero_shot", "stv", "0", "-", "-", "-"]]
+    assert paired(runs, items(runs, [1, 0]))[0].rows == [["zero_shot", "stv", "0", "-", "-", "-", "-"]]
 
 
 def test_seeds_are_averaged_before_items_are_compared():
     runs = table(accuracy=[0.9, 0.9, 0.5, 0.5], label=["stv", "stv", "none", "none"], seed=[0, 1, 0, 1])
-    ((_, _, n, difference, _, _),) = pairwise(runs, items(runs, [1, 1, 1], [1, 0, 1], [0, 0, 0], [1, 0, 0]))
+    ((_, _, n, difference, *_),) = paired(runs, items(runs, [1, 1, 1], [1, 0, 1], [0, 0, 0], [1, 0, 0]))[0].rows
     assert (n, difference) == ("3", f"{-(0.5 + 0.5 + 1) / 3:+.3f}")
 
 
 def test_an_unknown_method_to_compare_with_is_refused_with_the_choices():
     runs = table(accuracy=[0.9, 0.5], label=["stv", "zero_shot"])
     with pytest.raises(StvError, match="--against mtv is none of the methods; choose one of zero_shot, stv"):
-        pairwise(runs, items(runs, [1, 0]), "mtv")
+        paired(runs, items(runs, [1, 0]), "mtv")
 
 
 def test_the_comparison_is_printed_and_written_like_the_other_tables(config, tmp_path, capsys):
     run(config, [])
     run(with_method(config, name="zero_shot", where="none", what="none", how="none"), [])
-    folder = report(tmp_path / "outputs", against="zero_shot")
+    folder = report(tmp_path / "outputs", question=Question(against="zero_shot"))
     printed = capsys.readouterr().out
-    assert "against zero_shot, on the same items" in printed and "table, tasks, paired" in printed
+    assert "on the same items (against: zero_shot, items: 12)" in printed and "table, tasks, paired" in printed
     for ending in ("md", "csv", "tex"):
         assert "difference" in (folder / f"paired.{ending}").read_text()
     assert pd.read_csv(folder / "paired.csv")["items"].tolist() == [12]
@@ -124,7 +128,7 @@ def test_finished_runs_are_rescored_by_another_metric_and_stay_as_they_are(tmp_p
     own = report(tmp_path)
     runs, tables = contents(tmp_path / "runs"), contents(own)
     before = capsys.readouterr().out
-    folder = report(tmp_path, metric="vqa_accuracy")
+    folder = report(tmp_path, question=Question(metric="vqa_accuracy"))
     printed = capsys.readouterr().out
     assert "rescored by vqa_accuracy" in printed and "rescored" not in before
     assert folder == own / "vqa_accuracy"
@@ -141,14 +145,14 @@ def test_a_study_is_rescored_beside_its_own_tables(tmp_path):
     write_run(tmp_path, "a", ["cat."], ["cat"])
     (tmp_path / "sweeps/s").mkdir(parents=True)
     (tmp_path / "sweeps/s/a.run").touch()
-    assert report(tmp_path, "s", metric="exact_match") == tmp_path / "sweeps/s/exact_match"
+    assert report(tmp_path, "s", Question(metric="exact_match")) == tmp_path / "sweeps/s/exact_match"
     assert pd.read_csv(tmp_path / "sweeps/s/exact_match/runs.csv")["accuracy"].tolist() == [1.0]
 
 
 def test_a_metric_that_does_not_exist_is_refused_with_the_choices(tmp_path):
     write_run(tmp_path, "a", ["cat"], ["cat"])
     with pytest.raises(StvError, match="--metric bleu is unknown; choose one of exact_match, vqa_accuracy, "):
-        report(tmp_path, metric="bleu")
+        report(tmp_path, question=Question(metric="bleu"))
     assert not (tmp_path / "report").exists()
 
 
@@ -156,7 +160,7 @@ def test_answers_that_the_metric_cannot_score_are_named_with_their_run(tmp_path)
     write_run(tmp_path, "good", ["cat"], ["cat", "cat"])
     write_run(tmp_path, "single", ["cat"], ["cat"])
     with pytest.raises(StvError, match=r"Query q0 of the run single cannot be scored: The answers .* are too few"):
-        report(tmp_path, metric="vqa_accuracy")
+        report(tmp_path, question=Question(metric="vqa_accuracy"))
 
 
 def sweep(
@@ -177,7 +181,7 @@ def test_the_report_shows_the_runs_chosen_on_validation_whatever_they_do_on_eval
     write_run(
         tmp_path, "zero", ["dog"], ["cat"], method={"name": "zero_shot"}
     )  # nothing to choose, nothing to choose by
-    folder = report(tmp_path, select=["method.k", "method.m"])
+    folder = report(tmp_path, question=Question(select=("method.k", "method.m")))
     runs = pd.read_csv(folder / "runs.csv").sort_values(["label", "task", "seed"])
     assert runs["label"].tolist() == ["stv"] * 3 + ["zero_shot"]
     assert runs["accuracy"].tolist() == [0.5, 0.25, 0.0, 0.0]
@@ -193,14 +197,14 @@ def test_the_report_shows_the_runs_chosen_on_validation_whatever_they_do_on_eval
 
 def test_what_is_not_selected_stays_a_variant(tmp_path):
     sweep(tmp_path, {(8, 1): 1, (16, 1): 2, (8, 2): 3, (16, 2): 4}, {(8, 1): 0.9, (16, 1): 0, (8, 2): 0, (16, 2): 0.9})
-    runs = load(tmp_path, select=["method.k"]).runs
+    runs = load(tmp_path, question=Question(select=("method.k",))).runs
     assert dict(runs[["label", "accuracy"]].values) == {"stv m=1": 0.25, "stv m=2": 1.0}
 
 
 def test_a_tie_on_validation_goes_to_the_first_setting_by_size(tmp_path):
     sweep(tmp_path, {(16, 1): 1, (8, 2): 2, (8, 10): 3}, dict.fromkeys([(16, 1), (8, 2), (8, 10)], 0.5))
-    assert load(tmp_path, select=["method.k", "method.m"]).runs["accuracy"].tolist() == [0.5]
-    assert load(tmp_path, select=["method.m", "method.k"]).runs["accuracy"].tolist() == [0.25]
+    assert load(tmp_path, question=Question(select=("method.k", "method.m"))).runs["accuracy"].tolist() == [0.5]
+    assert load(tmp_path, question=Question(select=("method.m", "method.k"))).runs["accuracy"].tolist() == [0.25]
 
 
 @pytest.mark.parametrize("key", ["method.x", "policy.steps", "bank.k", "seed", "dataset.task", ""])
@@ -209,19 +213,19 @@ def test_a_key_that_no_run_varies_is_refused_with_those_that_vary(tmp_path, key)
     with pytest.raises(
         StvError, match=rf"--select {key} is no setting that varies .*choose from method\.k, method\.m\.$"
     ):
-        load(tmp_path, select=["method.k", key])
+        load(tmp_path, question=Question(select=("method.k", key)))
 
 
 def test_selecting_where_nothing_varies_is_refused(tmp_path):
     sweep(tmp_path, {(8, 1): 1}, {})
     with pytest.raises(StvError, match=r"--select method\.k .*; none does, so leave it out"):
-        load(tmp_path, select=["method.k"])
+        load(tmp_path, question=Question(select=("method.k",)))
 
 
 def test_runs_without_a_validation_score_cannot_be_chosen_from(tmp_path):
     sweep(tmp_path, {(8, 1): 1, (16, 1): 2}, {(8, 1): 0.9})
     with pytest.raises(StvError, match=r"The run 16-1 has no validation accuracy .*dataset\.validation=N"):
-        report(tmp_path, select=["method.k"])
+        report(tmp_path, question=Question(select=("method.k",)))
 
 
 def test_a_selection_is_rescored_from_the_command_line(tmp_path, monkeypatch, capsys):

@@ -21,7 +21,7 @@ from stv_exp.report.common import compared
 from stv_exp.report.comparison import report
 from stv_exp.report.runs import load
 from stv_exp.report.states import unfinished
-from stv_exp.report.tables import summary
+from stv_exp.report.tables import headline
 from tests.report_runs import write_run
 
 FILES = ("status.json", "manifest.json", "metrics.json", "predictions.jsonl")
@@ -72,8 +72,8 @@ def read(outputs: Path) -> tuple[set[str], str]:
         write_run(outputs, "good", ["cat"], ["cat"], method={"name": "good"})
     found = load(outputs)
     runs, notes = compared(found.runs)
-    assert len(summary(runs, found.scores)) == len(set(runs["label"]))
-    return set(runs["signature"]), "\n".join([*found.notes, *notes])
+    assert len(headline(runs, found.predictions, "").rows) == len(set(runs["label"]))
+    return set(runs["run"]), "\n".join([*found.notes, *notes])
 
 
 def reported(outputs: Path, capsys) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from stv_exp.report.comparison import report
+from stv_exp.report.question import Question
 from tests.report_runs import write_run
 
 RIGHT, WRONG = ["cat", "cat"], ["dog", "dog"]
@@ -21,7 +22,10 @@ def origin(code: int = 3, model: str = "abc", data: str = "d1") -> dict[str, Any
 
 
 def rows(folder: Path) -> dict[str, str]:
-    return dict(pd.read_csv(folder / "table.csv", dtype=str)[["method", "accuracy"]].values)
+    """The accuracies by row, which is a method and, where there are several, its model."""
+    table = pd.read_csv(folder / "table.csv", dtype=str)
+    models = " model=" + table["model"] if "model" in table else ""
+    return dict(zip(table["method"] + models, table["accuracy"], strict=True))
 
 
 def tasks(folder: Path) -> list[str]:
@@ -43,7 +47,7 @@ def test_a_run_of_0_2_is_read_and_is_no_average_with_one_of_now(tmp_path):
     write_run(tmp_path, "old", WRONG, ["cat"])
     write_run(tmp_path, "new", RIGHT, ["cat"], origin=origin(), checked=True, seed=1)
     folder = report(tmp_path)
-    assert set(rows(folder)) == {"stv model=unknown version=unknown", "stv model=abc version=3"}
+    assert set(rows(folder)) == {"stv version=unknown model=unknown", "stv version=3 model=abc"}
 
 
 def test_a_version_that_a_method_has_no_use_for_splits_none_of_its_rows(tmp_path):
@@ -58,7 +62,7 @@ def test_a_version_that_a_method_has_no_use_for_splits_none_of_its_rows(tmp_path
 def test_two_checkpoints_behind_one_name_are_two_rows(tmp_path, capsys):
     for i, found in enumerate(("aaa", "bbb")):
         write_run(tmp_path, found, [RIGHT, WRONG][i], ["cat"], origin=origin(model=found), model={"name": "x"}, seed=i)
-    assert rows(report(tmp_path)) == {"stv model=bbb": "0.000", "stv model=aaa": "1.000"}
+    assert rows(report(tmp_path)) == {"stv model=x@bbb": "0.000", "stv model=x@aaa": "1.000"}
     assert "Runs of several checkpoints behind one name are rows of their own: model=aaa, model=bbb." in notes(capsys)
 
 
@@ -185,6 +189,6 @@ def test_what_was_scored_by_two_metrics_is_one_task_once_it_is_rescored(tmp_path
     write_run(tmp_path, "a", RIGHT, ["cat"], dataset={"metric": "exact_match"})
     write_run(tmp_path, "b", WRONG, ["cat"], dataset={"metric": "likelihood"}, method=MTV)
     assert len(tasks(report(tmp_path))) == 2
-    folder = report(tmp_path, metric="exact_match")
+    folder = report(tmp_path, question=Question(metric="exact_match"))
     assert tasks(folder) == ["toy/a"]
     assert set(rows(folder)) == {"stv metric=exact_match", "mtv metric=likelihood"}

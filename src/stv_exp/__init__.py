@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from stv_exp.library import load_backbone as load_backbone
     from stv_exp.library import run as run
     from stv_exp.library import search as search
+    from stv_exp.report.frame import predictions as predictions
+    from stv_exp.report.frame import runs as runs
     from stv_exp.stages.bank import build_bank as build_bank
     from stv_exp.stages.evaluate import evaluate as evaluate
     from stv_exp.stages.scan import scan as scan
@@ -23,7 +25,9 @@ _FROM = {
     "evaluate": "stv_exp.stages.evaluate",
     "load_backbone": "stv_exp.library",
     "load_task": "stv_exp.data.loader",
+    "predictions": "stv_exp.report.frame",
     "run": "stv_exp.library",
+    "runs": "stv_exp.report.frame",
     "scan": "stv_exp.stages.scan",
     "search": "stv_exp.library",
 }
@@ -32,7 +36,7 @@ __version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> object:
-    """Import torch only for those who ask for what needs it, so that `--help` answers at once."""
+    """Import torch or pandas only for those who ask for what needs it, so that `--help` answers at once."""
     if name in _FROM:
         return getattr(import_module(_FROM[name]), name)
     raise AttributeError(f"module 'stv_exp' has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ def to_config(cfg: DictConfig) -> Config:
     return checked(cast(Config, OmegaConf.to_object(OmegaConf.merge(schema(), plain))))
 
 
+@cache  # a sweep composes hundreds of jobs; a merge leaves it as it is
 def schema() -> DictConfig:
     """The typed config that YAML and command line are merged into.
 

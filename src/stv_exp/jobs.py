@@ -52,17 +52,27 @@ def _pretrain(config: Config, overrides: list[str]) -> None:
         pretrain(config)
 
 
+def look_up(config: Config) -> dict[str, Any] | None:
+    """The metrics of a job that is done, told in a line; None for one that is not, and for one without metrics."""
+    job = run_of(config)
+    if config.job != "run" or (metrics := job.metrics) is None:
+        return None
+    _tell(studies.entry(config), metrics, f"run {job.signature} is done; its results are in {job.folder}")
+    return metrics
+
+
 def _run(config: Config, overrides: list[str]) -> float:
-    name, job = str(studies.entry(config)), run_of(config)
-    metrics = job.metrics
-    how = f"run {job.signature} is done; its results are in {job.folder}"
+    metrics = look_up(config)
     if metrics is None:
-        metrics = _made(config, overrides, name)
-        how = f"{metrics['seconds']['total']:.1f} s"
+        metrics = _made(config, overrides)
+        _tell(studies.entry(config), metrics, f"{metrics['seconds']['total']:.1f} s")
+    return float(metrics.get("validation_accuracy", metrics["accuracy"]))
+
+
+def _tell(name: object, metrics: dict[str, Any], how: str) -> None:
     log.info("%s: accuracy %.3f (n=%d, %s)", name, metrics["accuracy"], metrics["n"], how)
     for sentence in metrics["diagnostics"]:
         _note(re.sub(r"[-+\d.]+", "", sentence), sentence)
-    return float(metrics.get("validation_accuracy", metrics["accuracy"]))
 
 
 def _note(kind: str, sentence: str) -> None:
@@ -72,12 +82,12 @@ def _note(kind: str, sentence: str) -> None:
     _noted.add(kind)
 
 
-def _made(config: Config, overrides: list[str], name: str) -> dict[str, Any]:
+def _made(config: Config, overrides: list[str]) -> dict[str, Any]:
     """Only here anything heavy is imported: what is done is read from disk."""
     from stv_exp.pipeline import run
 
     _set_threads(config)
-    with placed(name, run_of(config).folder):
+    with placed(str(studies.entry(config)), run_of(config).folder):
         return run(config, overrides)
 
 

@@ -34,7 +34,7 @@ def show_plan(configs: Sequence[Config]) -> None:
     """Print the jobs and what they cost together."""
     jobs = planned(configs)
     rows = [[job.title, job.state, f"{job.cost.forwards:,}", f"{job.cost.tokens:,.0f}"] for job in jobs]
-    print_table(Table("plan", ["job", "state", "forwards", "tokens"], rows), f"{len(jobs)} jobs")
+    print_table(Table("plan", f"{len(jobs)} jobs", ["job", "state", "forwards", "tokens"], rows))
     total = sum((job.cost for job in jobs), Estimate())
     done = sum(job.state == "done" for job in jobs)
     print_line(

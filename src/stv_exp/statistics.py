@@ -50,6 +50,13 @@ def compare(a: Sequence[float], b: Sequence[float]) -> Comparison:
     return Comparison(len(differences), float(differences.mean()), *_middle(means), p)
 
 
+def holm(ps: Sequence[float]) -> list[float]:
+    """Values of p corrected for their number, so that the chance of any wrong rejection is theirs (Holm, 1979)."""
+    order = np.argsort(ps, kind="stable")
+    stepped = np.maximum.accumulate(np.array(ps)[order] * np.arange(len(ps), 0, -1)) if len(ps) else np.array([])
+    return np.minimum(1.0, stepped)[np.argsort(order)].tolist()
+
+
 def _is_binary(scores: Sequence[float]) -> bool:
     return set(scores) <= {0.0, 1.0}
 

@@ -13,9 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from stv_exp.disk.files import read_json
+from stv_exp.disk.files import damaged, read_json
 from stv_exp.disk.locks import is_held, process
-from stv_exp.disk.run import damaged
 from stv_exp.disk.study import Entry, Study
 from stv_exp.errors import StvError
 from stv_exp.progress import NAME, left

@@ -29,7 +29,7 @@ from stv_exp.compose import check_given, to_config
 from stv_exp.config import Config
 from stv_exp.disk.study import Entry
 from stv_exp.errors import StvError
-from stv_exp.jobs import check, run_of
+from stv_exp.jobs import check, look_up
 from stv_exp.title import titles
 
 log = logging.getLogger(__name__)
@@ -92,9 +92,9 @@ class VariantSweeper(BasicSweeper):
             _refuse(len(jobs), refused, [])
             return []
         _join_studies(configs)
-        _say_how_many(configs)
-        results = self._launched([job for job, _ in good], any(config.fail_fast for config in configs))
-        _refuse(len(jobs), refused, _failures(good, results))
+        left = [pair for pair in good if look_up(pair[1]) is None]  # which costs no process of a launcher
+        results = self._launched([job for job, _ in left], any(config.fail_fast for config in configs))
+        _refuse(len(jobs), refused, _failures(left, results))
         return results
 
     def _jobs(self, given: Sequence[Override], parser: OverridesParser) -> list[list[str]]:
@@ -163,11 +163,6 @@ class VariantSweeper(BasicSweeper):
     def _composed(self, job: Sequence[str]) -> Config:
         assert self.hydra_context is not None and self.config is not None
         return to_config(self.hydra_context.config_loader.load_sweep_config(self.config, list(job)))
-
-
-def _say_how_many(configs: Sequence[Config]) -> None:
-    done = sum(config.job == "run" and run_of(config).metrics is not None for config in configs)
-    log.info("%d jobs, of which %d are done", len(configs), done)
 
 
 def _join_studies(configs: Sequence[Config]) -> None:

@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 
 import torch
+
+from stv_exp import memory
 
 
 @dataclass(frozen=True)
@@ -70,19 +71,12 @@ def peak_bytes(run: Callable[[], object]) -> int:
     """Memory that `run` takes at its peak beyond what is held before: the accelerator's, or (Linux) the process's."""
     gc.collect()
     if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        run()
-        return torch.cuda.max_memory_allocated() - before
-    if not sys.platform.startswith("linux"):
+    elif sys.platform.startswith("linux"):
+        ctypes.CDLL(None).malloc_trim(0)  # else memory freed before would hide what is taken now
+        before = memory.held("VmRSS")
+    else:
         return 0
-    ctypes.CDLL(None).malloc_trim(0)  # else memory freed before would hide what is taken now
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before = _status("VmRSS")
+    memory.forget_peak()
     run()
-    return _status("VmHWM") - before
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+    return memory.peak() - before

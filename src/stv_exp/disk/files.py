@@ -105,6 +105,14 @@ def damage(folder: Path, checksums: dict[str, str]) -> str | None:
     return None
 
 
+def damaged(folder: Path, status: dict[str, Any]) -> str | None:
+    """What is wrong with the files of a run that is done, None where they are as they were written."""
+    files = status.get("files")
+    if not isinstance(files, dict) or "metrics.json" not in files:
+        return "status.json holds no checksums"
+    return damage(folder, files)
+
+
 def _temporary(path: Path) -> str:
     return f".{path.name.lstrip('.')}.tmp-"
 

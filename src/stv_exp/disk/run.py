@@ -20,7 +20,7 @@ import yaml
 
 from stv_exp import interruption
 from stv_exp.config import Config
-from stv_exp.disk.files import checksum, damage, read_json, write_json, write_text
+from stv_exp.disk.files import checksum, damaged, read_json, write_json, write_text
 from stv_exp.disk.locks import process
 from stv_exp.identity import Signatures, origin, settings
 
@@ -115,14 +115,6 @@ def _stop(error: BaseException) -> str | None:
     if isinstance(error, KeyboardInterrupt):
         return str(error) or "Stopped from the keyboard."
     return "Stopped by Slurm, and queued again." if isinstance(error, SystemExit) and error.code == _QUEUED else None
-
-
-def damaged(folder: Path, status: dict[str, Any]) -> str | None:
-    """What is wrong with the files of a run that is done, None where they are as they were written."""
-    files = status.get("files")
-    if not isinstance(files, dict) or "metrics.json" not in files:
-        return "status.json holds no checksums"
-    return damage(folder, files)
 
 
 def versions() -> dict[str, str]:

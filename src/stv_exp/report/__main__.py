@@ -7,24 +7,19 @@ import sys
 from pathlib import Path
 
 from stv_exp.errors import StvError
+from stv_exp.report.axes import Axes
 from stv_exp.report.comparison import report
+from stv_exp.report.question import Question
 from stv_exp.report.text import one_line
 
 
 def main() -> int:
     """Entry point: the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m stv_exp.report", description=__doc__)
-    parser.add_argument("outputs", nargs="?", default="outputs", type=_folder, help="outputs folder (default: outputs)")
-    parser.add_argument("--study", help="only the runs of this sweep (a folder of outputs/sweeps)")
-    parser.add_argument("--against", help="the method that the others are compared with (default: the best)")
-    parser.add_argument("--metric", help="score the predictions anew with this metric (default: as they were scored)")
-    parser.add_argument("--select", metavar="KEYS", help="settings to choose on validation accuracy: method.k,method.m")
-    arguments = parser.parse_args()
-    select = [] if arguments.select is None else arguments.select.split(",")
+    arguments = _parser().parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know no ±
     try:
-        report(arguments.outputs, arguments.study, arguments.against, metric=arguments.metric, select=select)
+        report(arguments.outputs, arguments.study, _question(arguments))
         sys.stdout.flush()
     except StvError as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -38,6 +33,38 @@ def main() -> int:
             )
         return 1
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m stv_exp.report", description=__doc__)
+    option = parser.add_argument
+    option("outputs", nargs="?", default="outputs", type=_folder, help="outputs folder (default: outputs)")
+    option("--study", help="only the runs of this sweep (a folder of outputs/sweeps)")
+    option("--where", action="append", default=[], metavar="KEY=VALUE[,VALUE]", help="only the runs that have this")
+    option("--against", help="the method that the others are compared with (default: few-shot prompting, or the best)")
+    option("--metric", help="score the predictions anew with this metric (default: as they were scored)")
+    option(
+        "--select", default=(), type=_keys, metavar="KEYS", help="settings to choose on validation: method.k,method.m"
+    )
+    axes = parser.add_argument_group("a table of one's own", "keys as on the command line of a run, or the end of one")
+    axes.add_argument("--rows", default=(), type=_keys, metavar="KEYS", help="what its rows are: method.k")
+    axes.add_argument("--columns", default=(), type=_keys, metavar="KEYS", help="what its columns are: method.m")
+    axes.add_argument(
+        "--by", default=(), type=_keys, metavar="KEYS", help="what there is a table of each: dataset.task"
+    )
+    axes.add_argument("--values", default=(), type=_keys, metavar="KEYS", help="its numbers (default: accuracy)")
+    return parser
+
+
+def _question(given: argparse.Namespace) -> Question:
+    axes = Axes(given.rows, given.columns, given.by, given.values)
+    if axes.asked and given.against is not None:
+        raise StvError("--against compares the rows of the usual table; leave it out, or leave out the axes.")
+    return Question(given.against, given.metric, given.select, tuple(given.where), axes)
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _folder(text: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from stv_exp.report.text import listed
+from stv_exp.report.text import in_size, listed
 
 
 def compared(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -15,7 +15,7 @@ def compared(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _on_common_tasks(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    tasks = {str(label): set(own["task"]) for label, own in runs.groupby("label")}
+    tasks = {label: set(own["task"]) for label, own in _by_label(runs)}
     every = set.union(*tasks.values())
     common = set.intersection(*tasks.values())
     if common == every:
@@ -49,10 +49,14 @@ def _with_whole_seeds(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 def _different_seeds(runs: pd.DataFrame) -> list[str]:
     by_seeds: dict[str, list[str]] = {}
-    for label, own in runs.groupby("label"):
+    for label, own in _by_label(runs):
         seeds = listed([str(seed) for seed in sorted(own["seed"].unique())], 10)
-        by_seeds.setdefault(seeds, []).append(str(label))
+        by_seeds.setdefault(seeds, []).append(label)
     if len(by_seeds) < 2:
         return []
     told = "; ".join(f"{seeds} of {listed(labels)}" for seeds, labels in by_seeds.items())
     return [f"Methods have run with different seeds: {told}."]
+
+
+def _by_label(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    return sorted(((str(label), own) for label, own in runs.groupby("label")), key=lambda group: in_size(group[0]))

@@ -1,77 +1,85 @@
-"""The comparison of runs: a table on screen, as Markdown, CSV and LaTeX, and its pictures."""
+"""The comparison of runs: tables on screen, as Markdown, CSV and LaTeX, and pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from stv_exp.disk.study import Study
-from stv_exp.errors import StvError
+from stv_exp.report.axes import Axes
 from stv_exp.report.collapse import k_collapse
 from stv_exp.report.common import compared
-from stv_exp.report.folders import entries
-from stv_exp.report.gallery import gallery
+from stv_exp.report.cost import cost
+from stv_exp.report.folders import entries, nothing
 from stv_exp.report.page import Page, held, say_written
+from stv_exp.report.paired import paired
+from stv_exp.report.pivot import completed, pivot
+from stv_exp.report.question import Question
 from stv_exp.report.runs import Loaded, load
 from stv_exp.report.screen import print_line
 from stv_exp.report.selection import described
-from stv_exp.report.tables import HEADERS, PAIRED_HEADERS, Table, by_task, pairwise, summary
-from stv_exp.report.text import one_line
+from stv_exp.report.tables import by_task, headline
+
+_DATASETS = Axes(rows=("variant",), columns=("dataset.name",), by=("model",))
 
 
-def report(
-    outputs: Path,
-    study: str | None = None,
-    against: str | None = None,
-    *,
-    metric: str | None = None,
-    select: Sequence[str] = (),
-    printed: bool = True,
-) -> Path:
-    """Print the comparison of what is on disk and write it to a folder, which is returned.
+def report(outputs: Path, study: str | None = None, question: Question | None = None, *, printed: bool = True) -> Path:
+    """Print the comparison of what is on disk and write it to a folder, which is returned; no run is changed.
 
-    `against` is the method that the others are compared with, item by item (default: the best). `metric` scores the
-    predictions anew. `select` names settings, each chosen on validation accuracy: only the chosen runs are compared.
-    With either the tables go to a folder of their own; no run is changed. Without `printed` they are only written;
-    where that cannot be, they are only printed. Of two processes the later one reads what the earlier one has left.
+    Without `printed` the tables are only written; where that cannot be, they are only printed. Of two processes the
+    later one reads what the earlier one has left. Raises `StvError` where nothing is done.
     """
+    question = question or Question()
     base = outputs / "report" if study is None else Study(outputs, study).folder
+    folder = question.folder(base)
     entries(outputs)  # which complains of a folder that cannot be read
     if not entries(outputs / "runs") or not (study is None or entries(base)):
-        raise _nothing(outputs, study)
-    folder = _folder(base, metric, select)
+        raise nothing(outputs, study)
     with held(base) as obstacle:
-        loaded = load(outputs, study, select, metric)
-        page = None if loaded.runs.empty else _page(loaded, outputs, study, against, metric, select)
+        loaded = load(outputs, study, question)
+        page = None if loaded.runs.empty else _page(loaded, outputs, study, question)
         if page is not None and obstacle is None:
             obstacle = _written(page, folder)
     if page is None:
         for note in loaded.notes:
             print_line(f"note: {note}")
-        raise _nothing(outputs, study)
+        raise nothing(outputs, study)
     if printed:
         page.show()
     say_written(page, folder, obstacle)
     return folder
 
 
-def _page(
-    loaded: Loaded, outputs: Path, study: str | None, against: str | None, metric: str | None, select: Sequence[str]
-) -> Page:
-    """Rows are compared on what they have in common; the table by task has everything."""
+def _page(loaded: Loaded, outputs: Path, study: str | None, question: Question) -> Page:
+    title = question.title(study or str(outputs))
+    page = _asked(loaded, title) if question.axes.asked else _whole(loaded, outputs, title, question.against)
+    chosen = [described(loaded.runs, question.select)] if question.select else []
+    return replace(page, notes=[*chosen, *page.notes, *loaded.notes])
+
+
+def _asked(loaded: Loaded, title: str) -> Page:
+    """A table for each number that is asked for."""
+    axes = completed(loaded.axes, loaded.runs)
+    made = [pivot(loaded.runs, axes, value) for value in axes.values or ("accuracy",)]
+    notes = dict.fromkeys(note for _, own in made for note in own)
+    return Page([replace(table, title=f"{title}: {table.title}") for table, _ in made], list(notes))
+
+
+def _whole(loaded: Loaded, outputs: Path, title: str, against: str | None) -> Page:
+    """Rows are compared on what they have in common; the tables by task and dataset and the costs have everything."""
+    from stv_exp.report.gallery import gallery  # which draws
+
     runs, notes = compared(loaded.runs)
-    scores = loaded.scores.merge(runs[["label", "task", "seed"]])
-    tasks, paired = by_task(loaded.runs), pairwise(runs, scores, against)
-    tables = [Table("table", HEADERS, summary(runs, scores))]
-    tables.append(Table("tasks", list(tasks[0]), [list(task.values()) for task in tasks]))
-    titles = {"table": (str(outputs) if study is None else study) + (f", rescored by {metric}" if metric else "")}
-    if paired:
-        tables.append(Table("paired", PAIRED_HEADERS, paired))
-        titles["paired"] = f"against {paired[0][1]}, on the same items"
+    predictions = loaded.predictions.merge(runs[["label", "task", "seed"]])
+    tables = [headline(runs, predictions, title), by_task(loaded.runs)]
+    if loaded.runs["dataset.name"].nunique() > 1:
+        table, own = pivot(loaded.runs, _DATASETS, "accuracy", "datasets")
+        tables, notes = [*tables, table], [*notes, *own]
+    pairs, own = paired(runs, predictions, against)
+    tables, notes = [*tables, pairs, cost(loaded.runs)], [*notes, *own]
     pictures, undrawn = gallery(runs, outputs)
-    chosen = [described(loaded.runs, select)] if select else []
-    sentences = [*chosen, *k_collapse(runs), *notes, *loaded.notes, *undrawn]
-    return Page(tables, titles, loaded.runs.drop(columns=["folder", "bank"]), pictures, sentences)
+    sentences = [*k_collapse(runs), *dict.fromkeys(notes), *undrawn]
+    return Page([table for table in tables if table.rows], sentences, loaded.runs.drop(columns=["folder"]), pictures)
 
 
 def _written(page: Page, folder: Path) -> OSError | None:
@@ -81,14 +89,3 @@ def _written(page: Page, folder: Path) -> OSError | None:
     except OSError as error:
         return error
     return None
-
-
-def _nothing(outputs: Path, study: str | None) -> StvError:
-    where = one_line(outputs if study is None else f"the study {study} of {outputs}")
-    return StvError(f"There is no finished run in {where}; run `python -m stv_exp +experiment=quickstart` first.")
-
-
-def _folder(base: Path, metric: str | None, select: Sequence[str]) -> Path:
-    """Where the tables go: those of a selection or another metric below the runs' own, which they leave alone."""
-    folder = base / f"select-{'-'.join(select)}" if select else base
-    return folder / metric if metric else folder

@@ -36,3 +36,8 @@ def entries(folder: Path) -> list[Path]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StvError(f"{one_line(folder)} cannot be read ({reason}); check the path and its permissions.") from error
+
+
+def nothing(outputs: Path, study: str | None) -> StvError:
+    where = one_line(outputs if study is None else f"the study {study} of {outputs}")
+    return StvError(f"There is no finished run in {where}; run `python -m stv_exp +experiment=quickstart` first.")

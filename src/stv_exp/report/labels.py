@@ -13,7 +13,7 @@ from stv_exp.report.record import UNKNOWN, Record
 from stv_exp.report.tasks import is_fit
 from stv_exp.report.text import listed, one_line, printable, shown
 
-MODEL = "model.name"
+METHOD, MODEL = "method.name", "model.name"
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,21 @@ class Rows:
         return found
 
     def labels(self, selected: Collection[str] = ()) -> list[str]:
-        """A label a run: `stv k=16 model=hf/x version=3`; runs that nothing tells apart are rows of their own."""
-        named = [" ".join([printable(r.method), *self._settings(r, selected), *self._origin(r)]) for r in self.records]
+        """A label a run: `stv k=16 model=hf/x version=3`; runs that nothing tells apart are rows of their own.
+
+        What is `selected` is left out of it: it is told elsewhere.
+        """
+        named = [" ".join(self._words(record, selected)) for record in self.records]
         keys = [self._place(i, label, selected) for i, label in enumerate(named)]
         twice = {key for key, n in Counter(keys).items() if n > 1}
         return [
-            f"{label} run={printable(record.folder.name)}" if key in twice else label
+            f"{label} run={printable(record.folder.name)}".lstrip() if key in twice else label
             for label, key, record in zip(named, keys, self.records, strict=True)
         ]
+
+    def models(self) -> list[str]:
+        """A model a run: its name, with the checkpoint where one name has several."""
+        return [self._model(record) for record in self.records]
 
     def notes(self, labels: Sequence[str]) -> list[str]:
         """Sentences on rows that one would have expected to be one, and on settings that came with a benchmark."""
@@ -66,7 +73,7 @@ class Rows:
             found.append(
                 f"Runs of several checkpoints behind one name are rows of their own: {_told('model', models)}."
             )
-        if twice := [label for label in labels if " run=" in label]:
+        if twice := [label for label in labels if " run=" in f" {label}"]:
             found.append(f"Runs with the same settings, task and seed are rows of their own: {listed(twice)}.")
         return found + [_own_values(key, values) for key, values in self.benchmarks.items() if "template" not in key]
 
@@ -74,7 +81,11 @@ class Rows:
         """What may be there once: a row's task and seed (of each of the settings that are chosen from)."""
         record = self.records[i]
         chosen = [shown(record.settings.get(key)) for key in selected]
-        return (label, self.tasks[i], str(record.seed), *chosen)
+        return (label, self._model(record), self.tasks[i], str(record.seed), *chosen)
+
+    def _words(self, record: Record, selected: Collection[str]) -> list[str]:
+        name = [] if METHOD in selected else [printable(record.method)]
+        return [*name, *self._settings(record, selected), *self._origin(record, selected)]
 
     def _settings(self, record: Record, selected: Collection[str]) -> list[str]:
         keys = self.varying[record.method]
@@ -83,12 +94,15 @@ class Rows:
         short = {key: end if last[end := key.rpartition(".")[2]] == 1 and end != "model" else key for key in told}
         return [f"{printable(short[key])}={shown(record.settings[key])}" for key in told]
 
-    def _origin(self, record: Record) -> list[str]:
+    def _origin(self, record: Record, selected: Collection[str]) -> list[str]:
         """Model and code, where they vary."""
-        name = printable(str(record.settings.get(MODEL))) if MODEL in self.varying[record.method] else ""
-        model = "@".join(part for part in (name, self._checkpoint(record)) if part)
+        name = _name(record) if MODEL in self.varying[record.method] else ""
+        model = "" if MODEL in selected else "@".join(filter(None, (name, self._checkpoint(record))))
         version = self._version(record)
         return [f"{key}={value}" for key, value in (("model", model), ("version", version)) if value]
+
+    def _model(self, record: Record) -> str:
+        return "@".join(filter(None, (_name(record), self._checkpoint(record)))) or UNKNOWN
 
     def _checkpoint(self, record: Record) -> str:
         return printable(record.model) if len(self._checkpoints[_text(record, MODEL)]) > 1 else ""
@@ -129,8 +143,12 @@ class Rows:
         return [key for key in names if len({_text(record, key) for record in records}) > 1]
 
 
+def _name(record: Record) -> str:
+    return printable(str(record.settings.get(MODEL, "")))
+
+
 def _is_own(key: str) -> bool:
-    return not key.startswith(("dataset.", "model.")) and key != "method.name"
+    return not key.startswith(("dataset.", "model.")) and key != METHOD
 
 
 def _text(record: Record, key: str) -> str:

@@ -5,59 +5,69 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from warnings import catch_warnings, filterwarnings
 
 import pandas as pd
-from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from stv_exp.disk.files import replaced_file, write_text
 from stv_exp.disk.locks import locked
 from stv_exp.errors import StvError
-from stv_exp.report.gallery import PICTURES
 from stv_exp.report.screen import print_line, print_table
 from stv_exp.report.tables import Table
 from stv_exp.report.text import markdown, one_line
 
+if TYPE_CHECKING:  # a table by itself needs no pictures
+    from matplotlib.figure import Figure
+
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+TABLES = ("table", "tasks", "datasets", "paired", "cost")
 _DOTS = 130  # an inch
 
 
 @dataclass(frozen=True)
 class Page:
-    """`titles` are those of the tables that are printed, by name; `runs` is written as it is."""
+    """Tables, of which those with a title are printed, and sentences; a whole report has its runs and pictures too."""
 
     tables: Sequence[Table]
-    titles: Mapping[str, str]
-    runs: pd.DataFrame
-    pictures: Mapping[str, Figure]
     notes: Sequence[str]
+    runs: pd.DataFrame | None = None
+    pictures: Mapping[str, Figure] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write everything, and remove what an earlier report has written and this one has not."""
+        """Write everything; a whole report removes what an earlier one has written and this one has not."""
         folder.mkdir(parents=True, exist_ok=True)
         for table in self.tables:
             _write_table(folder, table)
-        write_text(folder / "runs.csv", self.runs.to_csv(index=False))
         for name, figure in self.pictures.items():
             _write_picture(folder / name, figure)
-        if not any(table.name == "paired" for table in self.tables):
-            _remove(folder, [f"paired.{ending}" for ending in ("md", "tex", "csv")])
-        _remove(folder, [name for name in PICTURES if name not in self.pictures])
+        if self.runs is not None:
+            self._remove_others(folder)
+            # Last: by its age a study is known to be drawn, and drawn whole.
+            write_text(folder / "runs.csv", self.runs.to_csv(index=False))
 
     def show(self) -> None:
         """Print tables and sentences."""
         for table in self.tables:
-            if table.name in self.titles:
-                print_table(table, self.titles[table.name])
+            if table.title:
+                print_table(table)
         for note in self.notes:
             print_line(f"note: {note}")
 
     def contents(self) -> str:
         tables = ", ".join(table.name for table in self.tables)
-        return f"{tables} (.md .csv .tex), {', '.join(self.pictures)}"
+        return ", ".join([f"{tables} (.md .csv .tex)", *self.pictures])
+
+    def _remove_others(self, folder: Path) -> None:
+        from stv_exp.report.gallery import PICTURES  # which draws
+
+        kept = {table.name for table in self.tables}
+        stale = [f"{name}.{ending}" for name in TABLES if name not in kept for ending in ("md", "tex", "csv")]
+        for name in (*stale, *(name for name in PICTURES if name not in self.pictures)):
+            (folder / name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -87,7 +97,8 @@ def say_written(page: Page, folder: Path, obstacle: OSError | None) -> None:
 
 
 def _write_table(folder: Path, table: Table) -> None:
-    sides = ("left", *("right" for _ in table.headers[1:]))
+    names = table.by + table.names
+    sides = ["left" if i < names else "right" for i in range(len(table.headers))]
     cells = [[markdown(cell) for cell in row] for row in [table.headers, *table.rows]]
     texts = {
         # Not parsed again: 1.000 is to stay 1.000.
@@ -96,15 +107,12 @@ def _write_table(folder: Path, table: Table) -> None:
     }
     for ending, text in texts.items():
         write_text(folder / f"{table.name}.{ending}", text + "\n")
-    write_text(folder / f"{table.name}.csv", pd.DataFrame(table.rows, columns=table.headers).to_csv(index=False))
+    write_text(
+        folder / f"{table.name}.csv", pd.DataFrame(list(table.rows), columns=list(table.headers)).to_csv(index=False)
+    )
 
 
 def _write_picture(path: Path, figure: Figure) -> None:
     with catch_warnings(), replaced_file(path) as new:
         filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands for it
         figure.savefig(new, format="png", dpi=_DOTS)
-
-
-def _remove(folder: Path, names: Sequence[str]) -> None:
-    for name in names:
-        (folder / name).unlink(missing_ok=True)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
-from stv_exp.disk.run import damaged
+from stv_exp.disk.files import damaged
 from stv_exp.errors import StvError
 from stv_exp.metrics import METRICS
 from stv_exp.report.damage import (
@@ -33,6 +35,7 @@ from stv_exp.report.text import one_line
 
 UNKNOWN = "unknown"  # of runs of 0.2, which did not record it
 _LINE = {"id": is_name, "question": is_text, "answers": is_texts, "prediction": is_text, "correct": is_share}
+_BEHIND = "demonstration_ids"
 _MANIFEST = {"seed": is_whole, "signature": optional(is_name), "inputs.bank": optional(is_name)}
 _ORIGIN = {"origin.model": optional(is_name), "origin.data": optional(is_text)}
 _NAMES = {"method.name": is_name, "dataset.name": is_name, "dataset.task": is_name}
@@ -44,14 +47,16 @@ _METRICS = {
     "location_search_seconds": optional(is_number),
     "candidate_evaluations": is_number,
 }
+_BY_STAGE = ("seconds", "forwards", "token_forwards", "peak_memory_bytes")
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a report needs of a run: `settings` by dotted key, `items` with the columns id and score.
+    """A run as it was recorded: `settings` and the `numbers` of its metrics by dotted key, NaN for null.
 
-    `code` has the version of each stage that the run needed (empty: unknown). `asked` is a digest of the questions and
-    their right answers: the same ids may be of other data.
+    `items` has a row a query: id, question, answers, prediction, correct (its score in 0-1), demonstration_ids. `code`
+    has the version of each stage that the run needed (empty: unknown). `asked` is a digest of the questions and their
+    right answers: the same ids may be of other data. `overrides` are its command's.
     """
 
     folder: Path
@@ -61,9 +66,10 @@ class Record:
     model: str
     data: str
     bank: str | None
-    numbers: Mapping[str, float | None]
+    numbers: Mapping[str, float]
     items: pd.DataFrame
     asked: str
+    overrides: Sequence[str]
 
     @property
     def method(self) -> str:
@@ -81,8 +87,7 @@ def read(folder: Path, status: Mapping[str, Any], metric: str | None = None) -> 
     if settings and all(key.startswith("pretrain.") for key in settings):
         return None
     _check_manifest(folder, manifest, settings)
-    metrics = _values(folder / "metrics.json")
-    require("metrics.json", metrics, _METRICS)
+    metrics = _metrics(folder / "metrics.json")
     lines = _lines(folder, int(metrics["n"]))
     return Record(
         folder=folder,
@@ -92,9 +97,10 @@ def read(folder: Path, status: Mapping[str, Any], metric: str | None = None) -> 
         model=manifest.get("origin.model") or UNKNOWN,
         data=UNKNOWN if manifest.get("origin.data") is None else manifest["origin.data"],
         bank=manifest.get("inputs.bank"),
-        numbers={key: metrics.get(key) for key in _METRICS} | {"search_token_forwards": _search_tokens(metrics)},
-        items=pd.DataFrame([{"id": line["id"], "score": _score(line, metric, folder)} for line in lines]),
+        numbers={k: float("nan") if v is None else v for k, v in metrics.items() if v is None or is_number(v)},
+        items=_items(lines, [_score(line, metric, folder) for line in lines]),
         asked=_digest([[line["id"], line["question"], line["answers"]] for line in lines]),
+        overrides=_overrides(folder / "overrides.yaml"),
     )
 
 
@@ -131,12 +137,26 @@ def _code(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
     return {stage: version for stage, version in versions.items() if stage == "run"}
 
 
-def _search_tokens(metrics: Mapping[str, Any]) -> float:
-    """Token-forwards of all stages before the evaluation; NaN for runs of 0.2, which did not count them."""
-    by_stage = _below("token_forwards", metrics)
-    require("metrics.json", metrics, {f"token_forwards.{stage}": is_number for stage in by_stage})
-    require("metrics.json", metrics, {"token_forwards": lambda value: value is None})
-    return sum(n for stage, n in by_stage.items() if stage != "evaluation") if by_stage else float("nan")
+def _metrics(path: Path) -> dict[str, Any]:
+    """The metrics by dotted key; what is counted by stage is a number for each."""
+    metrics = _values(path)
+    counted = [key for key in metrics if key.partition(".")[0] in _BY_STAGE and "." in key]
+    require(path.name, metrics, _METRICS | dict.fromkeys(counted, is_number))
+    require(path.name, metrics, {"token_forwards": lambda value: value is None})
+    return metrics
+
+
+def _overrides(path: Path) -> list[str]:
+    """Runs may have been made without a command line."""
+    if not os.path.lexists(path):
+        return []
+    try:
+        words = yaml.safe_load(file_text(path))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DamagedError(f"{path.name} is no YAML") from error
+    if not is_texts(words):
+        raise DamagedError(f"{path.name} is no list of texts")
+    return words
 
 
 def _lines(folder: Path, n: int) -> list[dict[str, Any]]:
@@ -145,12 +165,18 @@ def _lines(folder: Path, n: int) -> list[dict[str, Any]]:
     for i, text in enumerate(texts, 1):
         where = f"predictions.jsonl, line {i},"
         lines.append(json_object(text, where))
-        require(where, lines[-1], _LINE)
+        require(where, lines[-1], _LINE | {_BEHIND: optional(is_texts)})
     if len(lines) != n or n == 0:
         raise DamagedError(f"predictions.jsonl has {len(lines)} lines, metrics.json counts {n}")
     if len({line["id"] for line in lines}) < n:
         raise DamagedError("predictions.jsonl has an id twice")
     return lines
+
+
+def _items(lines: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> pd.DataFrame:
+    columns: dict[str, list[Any]] = {key: [line[key] for line in lines] for key in _LINE}
+    columns[_BEHIND] = [line.get(_BEHIND) or [] for line in lines]
+    return pd.DataFrame(columns, dtype=object).assign(correct=list(scores))
 
 
 def _score(line: Mapping[str, Any], metric: str | None, folder: Path) -> float:

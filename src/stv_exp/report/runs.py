@@ -1,9 +1,10 @@
-"""The runs of a report: one table row each, their items, and sentences on those that are left out."""
+"""The runs of a report: the tables of `frame`, and sentences on the runs that are left out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 
 import pandas as pd
@@ -12,65 +13,68 @@ from stv_exp.disk.locks import is_held
 from stv_exp.errors import StvError
 from stv_exp.metrics import METRICS
 from stv_exp.report import selection
+from stv_exp.report.axes import Axes, chosen
+from stv_exp.report.columns import LEADING, items, recorded
 from stv_exp.report.damage import DamagedError
 from stv_exp.report.folders import run_folders
-from stv_exp.report.labels import Rows
+from stv_exp.report.labels import MODEL, Rows
+from stv_exp.report.pay import queries_to_pay
+from stv_exp.report.question import Question
 from stv_exp.report.record import Record, read
 from stv_exp.report.states import read_status, unfinished
 from stv_exp.report.tasks import task_labels
-from stv_exp.report.text import one_line, printable
-
-_NUMBERS = {
-    "accuracy": "accuracy",
-    "validation_accuracy": "validation_accuracy",
-    "n": "n",
-    "seconds": "seconds.total",
-    "location_search_seconds": "location_search_seconds",
-    "candidate_evaluations": "candidate_evaluations",
-    "search_token_forwards": "search_token_forwards",
-}
+from stv_exp.report.text import one_line
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """`runs` has one row for each run that is done, `scores` one for each item of each run (id, score in 0-1).
+    """`runs` and `predictions` as in `frame`, and sentences on what is not in them.
 
-    Columns of `runs`: signature, folder, bank, method, label (method and what varies), task, seed, accuracy,
-    validation_accuracy (NaN without), n, seconds, location_search_seconds, candidate_evaluations,
-    search_token_forwards (scan included). Columns of `scores` beside its own: folder, label, task, seed.
+    `axes` are those that were asked for, under their full keys; the `variant` of a run leaves out what they tell.
     """
 
     runs: pd.DataFrame
-    scores: pd.DataFrame
+    predictions: pd.DataFrame
     notes: list[str]
+    axes: Axes = field(default_factory=Axes)
 
 
-def load(outputs: Path, study: str | None = None, select: Sequence[str] = (), metric: str | None = None) -> Loaded:
+def load(outputs: Path, study: str | None = None, question: Question | None = None) -> Loaded:
     """What is on disk; `runs` is empty where nothing is done.
 
-    With `select` only the rows and with the columns of `selection.best_on_validation`, the selected keys being no part
-    of the label. With `metric` the predictions are scored anew.
+    Where settings are selected, only the rows and with the columns of `selection.best_on_validation`, the selected keys
+    being no part of the label. Raises `StvError` for what cannot be asked of these runs.
     """
-    if metric is not None and metric not in METRICS:
-        raise StvError(f"--metric {metric} is unknown; choose one of {', '.join(METRICS)}.")
+    question = question or Question()
+    if question.metric is not None and question.metric not in METRICS:
+        raise StvError(f"--metric {question.metric} is unknown; choose one of {', '.join(METRICS)}.")
     notes: list[str] = []
     folders = run_folders(outputs, study, notes)
-    records = list(_records(folders, metric, notes))
+    records = list(_records(folders, question.metric, notes))
     if not records:
         return Loaded(pd.DataFrame(), pd.DataFrame(), notes)
-    return _labelled(records, select, metric, notes)
+    return _labelled(records, question, notes)
 
 
-def _labelled(records: Sequence[Record], select: Sequence[str], metric: str | None, notes: list[str]) -> Loaded:
-    tasks, task_notes = task_labels(records, metric)
-    rows = Rows(records, tasks, () if metric is None else ("dataset.metric",))
-    selection.check_keys(select, {name for own in rows.varying.values() for name in own})
-    labels = rows.labels(select)
-    runs = pd.DataFrame([_row(record, metric) for record in records]).assign(label=labels, task=tasks)
-    runs = runs.astype(dict.fromkeys(("validation_accuracy", "location_search_seconds"), float))
-    if select:
-        runs = selection.best_on_validation(runs, [record.settings for record in records], select)
-    return Loaded(runs, _scores(records, runs), [*notes, *task_notes, *rows.notes(labels)])
+def _labelled(records: Sequence[Record], question: Question, notes: list[str]) -> Loaded:
+    tasks, task_notes = task_labels(records, question.metric)
+    runs = recorded(records, question.metric).assign(task=tasks, model=Rows(records, tasks).models())
+    runs = runs.assign(queries_to_pay=queries_to_pay(runs))  # also against prompting that is not to be shown
+    axes, kept = question.axes.resolved(runs), chosen(runs, question.where)
+    records, tasks = list(compress(records, kept)), list(compress(tasks, kept))
+    rows = Rows(records, tasks, () if question.metric is None else ("dataset.metric",))
+    selection.check_keys(question.select, {name for own in rows.varying.values() for name in own})
+    labels = rows.labels(question.select)
+    variants = rows.labels({*question.select, MODEL, *axes.settings()})
+    runs = _in_order(runs[kept].assign(label=labels, variant=variants))
+    if question.select:
+        runs = selection.best_on_validation(runs, question.select)
+    return Loaded(runs, items(records, runs), [*notes, *task_notes, *rows.notes(labels)], axes)
+
+
+def _in_order(runs: pd.DataFrame) -> pd.DataFrame:
+    """The columns that every run has, before its settings and numbers."""
+    return runs[[*LEADING, *(key for key in runs.columns if key not in LEADING)]].reset_index(drop=True)
 
 
 def _records(folders: Sequence[Path], metric: str | None, notes: list[str]) -> Iterator[Record]:
@@ -86,21 +90,3 @@ def _records(folders: Sequence[Path], metric: str | None, notes: list[str]) -> I
         except DamagedError as error:
             made = "it is being made" if is_held(folder) else "the same command makes it anew"
             notes.append(f"Run {name} is damaged ({error}): it is left out; {made}.")
-
-
-def _row(record: Record, metric: str | None) -> dict[str, object]:
-    row: dict[str, object] = {
-        "signature": printable(record.folder.name),
-        "folder": str(record.folder),
-        "bank": record.bank,
-        "method": printable(record.method),
-        "seed": record.seed,
-    }
-    row |= {column: record.numbers[key] for column, key in _NUMBERS.items()}
-    return row if metric is None else row | {"accuracy": record.items["score"].mean()}
-
-
-def _scores(records: Sequence[Record], runs: pd.DataFrame) -> pd.DataFrame:
-    items = {str(record.folder): record.items for record in records}
-    same = ["folder", "label", "task", "seed"]
-    return pd.concat([items[run["folder"]].assign(**run[same]) for _, run in runs.iterrows()], ignore_index=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 
 from stv_exp.errors import StvError
+from stv_exp.report.text import in_size
 
 
 def check_keys(keys: Sequence[str], varying: Collection[str]) -> None:
@@ -18,16 +18,12 @@ def check_keys(keys: Sequence[str], varying: Collection[str]) -> None:
             raise StvError(f"--select {key} is no setting that varies among the runs of a method; {choices}.")
 
 
-def best_on_validation(
-    runs: pd.DataFrame, settings: Sequence[Mapping[str, Any]], selected: Sequence[str]
-) -> pd.DataFrame:
+def best_on_validation(runs: pd.DataFrame, selected: Sequence[str]) -> pd.DataFrame:
     """Of each label, task and seed the run with the best validation accuracy, ties to the first of the settings.
 
-    New columns: each selected key's value, and `chosen_from`, the number of settings that a row was chosen from. Raises
-    `StvError` where there is a choice and a run has no validation accuracy.
+    A new column: `chosen_from`, the number of settings that a row was chosen from. Raises `StvError` where there is a
+    choice and a run has no validation accuracy.
     """
-    values = {key: [s.get(key) for s in settings] for key in selected}
-    runs = runs.assign(**{key: pd.Series(own, runs.index, dtype=object) for key, own in values.items()})
     groups = runs.groupby(["label", "task", "seed"], sort=False)
     return pd.concat([_best(own, selected) for _, own in groups], ignore_index=True)
 
@@ -45,17 +41,12 @@ def _best(own: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     scores = own["validation_accuracy"]
     if len(own) > 1 and scores.isna().any():
         raise StvError(
-            f"The run {own['signature'][scores.isna()].iloc[0]} has no validation accuracy to choose by; set "
+            f"The run {own['run'][scores.isna()].iloc[0]} has no validation accuracy to choose by; set "
             "dataset.validation=N, run the sweep again and report that one with --study."
         )
     settings = own[list(keys)].astype(str).drop_duplicates()  # two versions may have run the same
-    first = min(own.index, key=lambda i: (-scores[i], [_order(own.at[i, key]) for key in keys]))
+    first = min(own.index, key=lambda i: (-scores[i], [in_size(own.at[i, key]) for key in keys]))
     return own.loc[[first]].assign(chosen_from=len(settings))
-
-
-def _order(value: object) -> tuple[float, str]:
-    """Numbers by size, all else behind them by name."""
-    return (float(value), "") if isinstance(value, int | float) else (float("inf"), str(value))
 
 
 def _count(numbers: pd.Series) -> str:

@@ -1,95 +1,85 @@
-"""The tables of a report: by method, by task, and each method against one of them."""
+"""The tables of a report: by method, and by task."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from stv_exp.errors import StvError
-from stv_exp.statistics import compare, interval
+from stv_exp.report.cells import deviated, number, spread
+from stv_exp.report.text import in_size
+from stv_exp.statistics import interval
 
 HEADERS = ["method", "accuracy", "95%", "tasks", "seeds", "location search (s)", "all stages (s)"]
-HEADERS += ["candidate evaluations", "token-forwards"]
-PAIRED_HEADERS = ["method", "against", "items", "difference", "95%", "p"]
+HEADERS += ["candidate evaluations", "token-forwards", "queries to pay"]
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table; `name` is that of its files."""
+    """One table; `name` is that of its files.
+
+    The first `by` columns tell its blocks apart and the next `names` its rows, the others are numbers. A column that is
+    `told` is left out on screen where all of a block have the same, which is then in the title.
+    """
 
     name: str
-    headers: list[str]
-    rows: list[list[str]]
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    by: int = 0
+    names: int = 1
+    told: Collection[str] = ()
+
+    def varying(self) -> Table:
+        """The same without the columns of blocks in which all rows have the same."""
+        kept = [i for i in range(len(self.headers)) if i >= self.by or len({row[i] for row in self.rows}) > 1]
+        rows = [[row[i] for i in kept] for row in self.rows]
+        by = self.by - (len(self.headers) - len(kept))
+        return replace(self, headers=[self.headers[i] for i in kept], rows=rows, by=by)
 
 
-def summary(runs: pd.DataFrame, scores: pd.DataFrame) -> list[list[str]]:
-    """One row a method: mean over tasks, then mean and standard deviation over seeds; times are means a run.
+def headline(runs: pd.DataFrame, predictions: pd.DataFrame, title: str) -> Table:
+    """One row a method, a block a model: mean over tasks, then mean and deviation over seeds; costs are means a run.
 
     The 95% interval is over eval items, each with its mean over seeds: answering the same item again is no new item.
+    `queries to pay` is the mean of the runs that pay.
     """
-    rows = []
-    for label, own in in_order(runs):
-        by_seed = own.groupby("seed")["accuracy"].mean()
-        items = scores[scores["label"] == label].groupby(["task", "id"])["score"].mean()
-        search = own["location_search_seconds"].mean()
-        rows.append(
-            [
-                label,
-                _mean_and_deviation(by_seed),
-                _range(*interval(items.tolist())),
-                str(own["task"].nunique()),
-                str(len(by_seed)),
-                "-" if pd.isna(search) else f"{search:.2f}",
-                f"{own['seconds'].mean():.2f}",
-                f"{own['candidate_evaluations'].mean():.0f}",
-                "-" if pd.isna(tokens := own["search_token_forwards"].mean()) else f"{tokens:.0f}",
-            ]
-        )
-    return rows
+    rows = [[model, *_summary(own, predictions)] for model, block in by_model(runs) for _, own in in_order(block)]
+    return Table("table", title, ["model", *HEADERS], rows, by=1, told=("tasks", "seeds")).varying()
 
 
-def pairwise(runs: pd.DataFrame, scores: pd.DataFrame, against: str | None = None) -> list[list[str]]:
-    """One row a method: its difference to the method `against` (default: the best) on the items both have answered.
-
-    Items are paired by task, seed and id, then averaged over seeds. `p` is not corrected for the number of rows.
-    """
-    labels = [label for label, _ in in_order(runs)]
-    if against is not None and against not in labels:
-        raise StvError(f"--against {against} is none of the methods; choose one of {', '.join(labels)}.")
-    baseline = against or labels[-1]
-    items = scores.pivot(index=["task", "seed", "id"], columns="label", values="score")
-    return [_paired(items, label, baseline) for label in labels if label != baseline]
-
-
-def by_task(runs: pd.DataFrame) -> list[dict[str, str]]:
+def by_task(runs: pd.DataFrame) -> Table:
     """One row a task, one column a method: mean and standard deviation over seeds."""
     labels = [label for label, _ in in_order(runs)]
     rows = []
-    for task, own in runs.groupby("task", sort=True):
-        cells = {label: own[own["label"] == label]["accuracy"] for label in labels}
-        rows.append({"task": str(task)} | {k: _mean_and_deviation(v) if len(v) else "-" for k, v in cells.items()})
-    return rows
+    for task in sorted(set(runs["task"]), key=in_size):
+        own = runs[runs["task"] == task]
+        cells = [own[own["label"] == label]["accuracy"] for label in labels]
+        rows.append([task, *(deviated(cell, "accuracy") for cell in cells)])
+    return Table("tasks", "", ["task", *labels], rows)
 
 
 def in_order(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Runs by label, the labels by mean accuracy."""
     groups = [(str(label), own) for label, own in runs.groupby("label")]
-    return sorted(groups, key=lambda g: g[1]["accuracy"].mean())
+    return sorted(groups, key=lambda g: (g[1]["accuracy"].mean(), in_size(g[0])))
 
 
-def _paired(items: pd.DataFrame, label: str, baseline: str) -> list[str]:
-    both = items[[label, baseline]].dropna().groupby(["task", "id"]).mean()
-    if both.empty:
-        return [label, baseline, "0", "-", "-", "-"]
-    found = compare(both[label].tolist(), both[baseline].tolist())
-    p = "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
-    return [label, baseline, str(found.n), f"{found.difference:+.3f}", _range(found.low, found.high), p]
+def by_model(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    groups = [(str(model), own) for model, own in runs.groupby("model")]
+    return sorted(groups, key=lambda group: in_size(group[0]))
 
 
-def _mean_and_deviation(values: pd.Series) -> str:
-    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
-
-
-def _range(low: float, high: float) -> str:
-    return f"[{low:.3f}, {high:.3f}]"
+def _summary(own: pd.DataFrame, predictions: pd.DataFrame) -> list[str]:
+    items = predictions[predictions["label"] == own["label"].iloc[0]].groupby(["task", "id"])["correct"].mean()
+    costs = ("location_search_seconds", "seconds.total", "candidate_evaluations", "search_token_forwards")
+    by_seed = own.groupby("seed")["accuracy"].mean()
+    return [
+        str(own["variant"].iloc[0]),
+        deviated(by_seed, "accuracy"),
+        spread(*interval(items.tolist())),
+        str(own["task"].nunique()),
+        str(len(by_seed)),
+        *(number(own[key].mean(), key) for key in (*costs, "queries_to_pay")),
+    ]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 
 _LONGEST = 40  # characters of a setting's value
+_LONGEST_NAME = 100
+_NO_NAME = re.compile(r"[^\w.=,-]", re.ASCII)
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)", re.ASCII)
 _MARKDOWN = re.compile(r"[\\|`*]|<(?=\S)|(?<=\])\(")
 
 
@@ -30,6 +34,14 @@ def shown(value: object) -> str:
     return f"{text[:_LONGEST]}…{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
+def file_name(text: str) -> str:
+    """A name of a file or folder that tells the text: two texts never have the same."""
+    name = _NO_NAME.sub("_", text)
+    if name == text and len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_NAME]}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:6]}"
+
+
 def markdown(text: str) -> str:
     """The same text as a cell of a Markdown table."""
     return _MARKDOWN.sub(r"\\\g<0>", text)
@@ -38,6 +50,19 @@ def markdown(text: str) -> str:
 def listed(names: Sequence[str], most: int = 6) -> str:
     """`a, b and 3 more`."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def in_size(value: object) -> tuple[bool, float, list[tuple[float, str]]]:
+    """What to sort values by: numbers by size, then texts by name, in which numbers count by size too."""
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    return (False, number, []) if number == number else (True, 0.0, [_word(word) for word in _NUMBER.split(str(value))])
+
+
+def _word(text: str) -> tuple[float, str]:
+    return (float(text), "") if _NUMBER.fullmatch(text) else (math.inf, text)
 
 
 def _is_plain(text: str) -> bool:

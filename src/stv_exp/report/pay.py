@@ -1,0 +1,38 @@
+"""What a search saves: the queries after which a task vector is cheaper than the prompts that it replaces."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+_SAME = ["model", "task", "seed"]
+
+
+def is_few_shot(runs: pd.DataFrame) -> pd.Series:
+    """Which runs are prompting with demonstrations alone."""
+    where = runs["method.where"] if "method.where" in runs else pd.Series("", index=runs.index)
+    return (runs["method"] == "few_shot") | ((where.astype(str) == "none") & (_shots(runs) > 0))
+
+
+def most_shots_first(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs of few-shot prompting; the most demonstrations are what a task vector is to replace."""
+    few = runs[is_few_shot(runs)]
+    return few.loc[_shots(few).sort_values(ascending=False, kind="stable").index]
+
+
+def _shots(runs: pd.DataFrame) -> pd.Series:
+    shots = runs["method.shots"] if "method.shots" in runs else pd.Series(0, index=runs.index)
+    return pd.to_numeric(shots, errors="coerce").fillna(0)
+
+
+def queries_to_pay(runs: pd.DataFrame) -> pd.Series:
+    """The number of queries after which a run has taken no more token-forwards, its search included, than prompting.
+
+    The prompting is the few-shot run of the same model, task and seed with the most demonstrations. NaN without one,
+    for runs that search nothing, and where a query costs no less than with the prompt.
+    """
+    each = runs.assign(each=runs["token_forwards.evaluation"] / runs["n"])
+    prompting = most_shots_first(each.dropna(subset="each")).drop_duplicates(_SAME)
+    prompted = each[_SAME].merge(prompting[[*_SAME, "each"]], on=_SAME, how="left")["each"].set_axis(runs.index)
+    saved, search = prompted - each["each"], runs["search_token_forwards"]
+    return np.ceil(search / saved).where((saved > 0) & (search > 0))
