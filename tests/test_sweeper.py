@@ -150,7 +150,7 @@ def test_an_experiment_of_two_variants_ends_in_their_table(tmp_path):
     path.write_text("# @package _global_\n" + yaml.safe_dump(experiment))
     done = stv_exp("--config-dir", "own", "+experiment=two", "tracker=none", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "6 jobs, of which 0 are done" in done.stdout
+    assert "[6/6] few_shot" in done.stdout
     assert all(label in done.stdout for label in ("zero_shot", "few_shot shots=1", "few_shot shots=2"))
     assert (tmp_path / "outputs/sweeps/two/table.md").is_file()
 
