@@ -83,15 +83,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are f
         # Hydra's own words, cut off in 0.2:
         ("metod=stv", "metod is not a setting; did you mean method?"),
         ("method.k=1,2", "method.k=1,2 has several values; add -m to run one job for each, or use [ ] for a list."),
-        (
-            "hydra/launcher=joblib",
-            "hydra/launcher=joblib needs a plug-in of Hydra; run: pip install hydra-joblib-launcher",
-        ),
-        ("hydra/launcher=submitit_slurm", "needs a plug-in of Hydra; run: pip install hydra-submitit-launcher."),
-        (
-            "hydra/sweeper=optuna",
-            "hydra/sweeper=optuna needs a plug-in of Hydra; run: pip install hydra-optuna-sweeper.",
-        ),
+        ("hydra/sweeper=ax", "hydra/sweeper=ax needs a plug-in of Hydra; run: pip install hydra-ax-sweeper."),
         (
             "dataset.root=a=b",
             "The value in dataset.root=a=b cannot be read; put it in quotes, both of them: \"dataset.root='a=b'\".",

@@ -150,7 +150,7 @@ def test_an_experiment_of_two_variants_ends_in_their_table(tmp_path):
     path.write_text("# @package _global_\n" + yaml.safe_dump(experiment))
     done = stv_exp("--config-dir", "own", "+experiment=two", "tracker=none", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Launching 6 jobs" in done.stdout
+    assert "[6/6] few_shot" in done.stdout
     assert all(label in done.stdout for label in ("zero_shot", "few_shot shots=1", "few_shot shots=2"))
     assert (tmp_path / "outputs/sweeps/two/table.md").is_file()
 
@@ -158,4 +158,26 @@ def test_an_experiment_of_two_variants_ends_in_their_table(tmp_path):
 def test_hydras_own_sweeper_is_still_a_choice(tmp_path):
     words = ["hydra/sweeper=basic", "+experiment=smoke", "tracker=none", "method=zero_shot,few_shot"]
     done = stv_exp("-m", *words, cwd=tmp_path)
-    assert done.returncode == 0 and "Launching 2 jobs" in done.stdout, done.stderr
+    assert done.returncode == 0 and len(list(tmp_path.rglob("metrics.json"))) == 2, done.stderr
+
+
+def test_each_experiment_of_a_list_has_its_own_grid(tmp_path):
+    grids = {"one": {"params": {"seed": "0,1"}}, "two": {"variants": ["method=few_shot method.shots=1,2"]}}
+    for name, sweeper in grids.items():
+        path = tmp_path / f"own/experiment/{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        experiment = {"defaults": ["smoke", "_self_"], "study": name, "hydra": {"sweeper": sweeper}}
+        path.write_text("# @package _global_\n" + yaml.safe_dump(experiment))
+    words = ["-m", "--config-dir", "own", "+experiment=one,two,three", "tracker=none", "plan=true"]
+    done = stv_exp(*words, cwd=tmp_path)
+    assert "4 jobs" in done.stdout and "shots=2" in done.stdout, done.text
+    assert done.returncode == 1 and "experiment=three is unknown; choose one of" in done.stderr
+
+
+def test_a_subset_of_the_jobs_is_drawn_by_its_own_seed(tmp_path):
+    words = ["-m", "+experiment=smoke", "tracker=none", "plan=true", "method=zero_shot", "seed=range(0,20)"]
+    done = [stv_exp(*words, f"hydra.sweeper.subset={n}", cwd=tmp_path) for n in (3, 3, 0)]
+    assert "3 jobs" in done[0].stdout and done[0].stdout == done[1].stdout
+    assert (
+        done[2].returncode == 1 and "hydra.sweeper.subset=0 is not possible; it must be at least 1." in done[2].stderr
+    )
