@@ -127,16 +127,23 @@ def test_a_make_command_of_the_docs_has_its_target(command):
     assert "-m " in done.stdout or "pip install" in done.stdout or "mkdocs" in done.stdout
 
 
-def test_the_wandb_command_shows_the_runs(folder):
-    (command,) = (c for c in commands() if c.startswith("wandb"))
-    assert command == "wandb leet outputs/wandb"
+def test_the_wandb_commands_show_the_runs_and_would_send_them(folder):
+    leet, sync = (c for c in commands() if c.startswith("wandb"))
+    assert (leet, sync) == ("wandb leet outputs/wandb", "wandb sync outputs/wandb/offline-run-*")
+    sent = run(["bash", "-c", sync.replace("sync", "sync --dry-run")], folder)
+    assert "Would sync" in sent.stdout + sent.stderr
     (newest, *_) = sorted((folder / "outputs/wandb").glob("offline-run-*"))
     shown = run([sys.executable, "-m", "wandb", "leet", "inspect", "--summary", str(newest)], folder)
     assert "accuracy" in shown.stdout
 
 
+def test_the_frames_of_the_docs_hold_the_runs(folder):
+    (script,) = (b for b in blocks("python") if "stv_exp.runs(" in b)
+    assert "stv " in run([sys.executable, "-c", script], folder).stdout
+
+
 def test_no_command_of_the_docs_is_left_out():
-    known = ("python -m stv_exp", "make", "wandb leet", "git clone", "cd ", "pip install")
+    known = ("python -m stv_exp", "make", "wandb leet", "wandb sync", "git clone", "cd ", "pip install")
     assert [c for c in commands() if not c.startswith(known)] == []
 
 
