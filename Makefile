@@ -38,7 +38,7 @@ lint: $(READY)  ## ruff, mypy, import-linter, codespell
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell src tests conf README.md CHANGELOG.md
+	$(BIN)/codespell src tests conf docs README.md CHANGELOG.md
 
 smoke: $(READY)  ## every stage on a random tiny model
 	$(BIN)/python -m stv_exp +experiment=smoke

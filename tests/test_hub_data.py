@@ -108,7 +108,7 @@ def test_answers_may_lie_inside_objects_as_those_of_vizwiz_on_the_hub_do(dataset
     assert task.support[0].answers == (("a cat",) if cell == {"answer": "a cat"} else ("a cat", "cat"))
 
 
-@pytest.mark.parametrize("answer", ["answers", "answers.anser"])
+@pytest.mark.parametrize("answer", ["answers", "answers.reply"])
 def test_a_column_of_objects_is_refused_with_a_key_that_it_has(dataset, tmp_path, answer):
     root = saved(tmp_path / "saved", {"answers": [VOTES] * 12})
     with pytest.raises(StvError, match=r"point dataset.fields.answer at one, such as answers\.answer"):

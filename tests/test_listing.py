@@ -39,5 +39,5 @@ def test_a_list_is_printed_a_line_each(tmp_path, kind, line):
 
 
 def test_an_unknown_kind_is_refused_with_those_there_are(tmp_path):
-    done = run(tmp_path, "list", "modells")
+    done = run(tmp_path, "list", "nothing")
     assert done.returncode == 2 and "'models'" in done.stderr
