@@ -6,8 +6,18 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
 
+import stv_exp.cli
+from stv_exp.complaint import complaint
+from stv_exp.compose import config_folder, to_config
+from stv_exp.composer import Composer
+from stv_exp.config import Config
 from stv_exp.errors import StvError
 from stv_exp.sweeper import BasicSweeper, job_overrides, parse_variant
 from tests.test_cli import stv_exp
@@ -181,3 +191,42 @@ def test_a_subset_of_the_jobs_is_drawn_by_its_own_seed(tmp_path):
     assert (
         done[2].returncode == 1 and "hydra.sweeper.subset=0 is not possible; it must be at least 1." in done[2].stderr
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["method=stv", "method.k=8", "seed=3"],
+        ["+experiment=quickstart", "dataset.task=colour-0", "method=mtv", "policy.steps=7"],
+        ["model=qwen3", "model.chat=true", "+model.chat_arguments.enable_thinking=false"],
+        ["dataset=words", "model=smollm2", "dataset.template.query='Q: {question}'", "limit=5"],
+        ["dataset=hub", "dataset.root=x", "dataset.fields.labels=[a,'no']"],
+        ["protocol=published", "dataset=vizwiz", "method=mtv", "model=idefics2"],
+        ["method=stv_gradient", "hydra.launcher=null", "tracker=none"],
+    ],
+)
+def test_a_job_on_top_of_what_it_chooses_is_what_hydra_composes_whole(words):
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        command = loader.load_configuration("config", [], RunMode.MULTIRUN)
+        composer = Composer(loader, command)
+        composer.config([])
+        assert composer.config(words) == configure_here(words)
+        assert composer.config([]) == configure_here([]), "one job leaves nothing to the next"
+
+
+def configure_here(words: list[str]) -> Config:
+    return to_config(compose("config", [word for word in words if not word.startswith("hydra.")]))
+
+
+@pytest.mark.parametrize("wrong", ["policy.stepz=3", "policy.steps=x", "+scan.shot=7", "method.m=[1]", "seed="])
+def test_a_wrong_value_is_refused_in_the_same_words_on_top_and_whole(wrong):
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        composer = Composer(loader, loader.load_configuration("config", [], RunMode.MULTIRUN))
+        told = []
+        for composed in (composer.config, configure_here):
+            with pytest.raises((StvError, HydraException, OmegaConfBaseException)) as caught:
+                composed(["method=stv", wrong])
+            told.append(complaint(caught.value))
+        assert told[0] == told[1] and told[0]

@@ -25,7 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from stv_exp import studies
 from stv_exp.complaint import complaint
-from stv_exp.compose import check_given, to_config
+from stv_exp.compose import check_given
+from stv_exp.composer import Composer
 from stv_exp.config import Config
 from stv_exp.disk.study import Entry
 from stv_exp.errors import StvError
@@ -144,10 +145,12 @@ class VariantSweeper(BasicSweeper):
 
         Raises `StvError` for what the command line gives and the method of no job reads.
         """
+        assert self.hydra_context is not None and self.config is not None
+        composer = Composer(self.hydra_context.config_loader, self.config)
         good, refused, configs = list[Good](), dict[str, str](), list[Config]()
         for job in jobs:
             try:
-                configs.append(self._composed(job))
+                configs.append(composer.config(job))
                 check(configs[-1])
                 good.append((job, configs[-1]))
             except (StvError, HydraException, OmegaConfBaseException) as error:
@@ -159,10 +162,6 @@ class VariantSweeper(BasicSweeper):
         for words, sentence in refused.items():
             log.error("Refused: %s: %s", words, sentence)
         return good, refused
-
-    def _composed(self, job: Sequence[str]) -> Config:
-        assert self.hydra_context is not None and self.config is not None
-        return to_config(self.hydra_context.config_loader.load_sweep_config(self.config, list(job)))
 
 
 def _join_studies(configs: Sequence[Config]) -> None:
