@@ -1,6 +1,7 @@
 """`python -m stv_exp +experiment=NAME key=value ...` runs one experiment; with `-m` a sweep.
 
-`python -m stv_exp list|status|report ...` is `python -m stv_exp.<word> ...`. The console script `stv_exp` is the same.
+`python -m stv_exp list|status|report|publish ...` is `python -m stv_exp.<word> ...`. The console script `stv_exp` is the
+same.
 """
 
 import sys
@@ -8,7 +9,12 @@ from importlib import import_module
 
 from stv_exp.interruption import guarded
 
-_COMMANDS = {"list": "stv_exp.listing", "status": "stv_exp.status", "report": "stv_exp.report.__main__"}
+_COMMANDS = {
+    "list": "stv_exp.listing",
+    "status": "stv_exp.status",
+    "report": "stv_exp.report.__main__",
+    "publish": "stv_exp.publish.__main__",
+}
 
 
 def main() -> int:

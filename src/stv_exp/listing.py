@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ from stv_exp.check_config import LIMITS
 from stv_exp.cli import configure
 from stv_exp.compose import config_folder
 from stv_exp.data.loader import task_names
-from stv_exp.errors import StvError
 from stv_exp.metrics import METRICS
+from stv_exp.report.printing import printed
 
 _KINDS_OF_VALUES: dict[Any, str] = {
     bool: "true or false",
@@ -37,19 +36,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m stv_exp list", description="What there is to choose from.")
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--markdown", action="store_true", help="settings as docs/settings.md has them")
-    arguments = parser.parse_args()
-    if arguments.markdown:
+    given = parser.parse_args()
+    return printed(lambda: show(given.kind, given.markdown), "the list")
+
+
+def show(kind: str, markdown: bool = False) -> None:
+    """Print a list, names beside what they are."""
+    if markdown:
         print(settings_page(), end="")
-        return 0
-    try:
-        lines = list(KINDS[arguments.kind]())
-    except StvError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+        return
+    lines = list(KINDS[kind]())
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
         print(f"{name:<{width}}  {text}".rstrip())
-    return 0
 
 
 def _group(group: str) -> Callable[[], Iterator[Line]]:

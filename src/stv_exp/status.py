@@ -20,6 +20,7 @@ from stv_exp.errors import StvError
 from stv_exp.progress import NAME, left
 from stv_exp.report.damage import DamagedError
 from stv_exp.report.folders import entries
+from stv_exp.report.printing import folder, printed
 from stv_exp.report.screen import print_line
 from stv_exp.report.states import read_status, running
 from stv_exp.report.text import one_line
@@ -41,16 +42,16 @@ class Job:
 def main() -> int:
     """Entry point: the exit code."""
     parser = argparse.ArgumentParser(prog="python -m stv_exp.status", description=__doc__)
-    parser.add_argument("outputs", nargs="?", default="outputs", type=Path, help="outputs folder (default: outputs)")
+    parser.add_argument("outputs", nargs="?", default="outputs", type=folder, help="outputs folder (default: outputs)")
     parser.add_argument("--study", help="only the jobs of this study")
-    arguments = parser.parse_args()
-    try:
-        for name, jobs in studies(arguments.outputs, arguments.study).items():
-            _show(name, jobs)
-    except StvError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    given = parser.parse_args()
+    return printed(lambda: show(given.outputs, given.study), "the status")
+
+
+def show(outputs: Path, only: str | None = None) -> None:
+    """Print the studies of an outputs folder, or one of them; raises `StvError` where there is nothing to see."""
+    for name, jobs in studies(outputs, only).items():
+        _show(name, jobs)
 
 
 def studies(outputs: Path, only: str | None = None) -> dict[str, list[Job]]:

@@ -1,44 +1,25 @@
 """`python -m stv_exp.report [outputs] [options]` compares the runs on disk."""
 
 import argparse
-import io
-import os
 import sys
-from pathlib import Path
 
 from stv_exp.errors import StvError
 from stv_exp.report.axes import Axes
 from stv_exp.report.comparison import report
+from stv_exp.report.printing import folder, printed
 from stv_exp.report.question import Question
-from stv_exp.report.text import one_line
 
 
 def main() -> int:
     """Entry point: the exit code."""
-    arguments = _parser().parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know no ±
-    try:
-        report(arguments.outputs, arguments.study, _question(arguments))
-        sys.stdout.flush()
-    except StvError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:  # of the output itself: `| head`, or a full disk behind `>`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
-        if not isinstance(error, BrokenPipeError):
-            print(
-                f"Error: The report cannot be printed ({one_line(error.strerror)}); print it elsewhere.",
-                file=sys.stderr,
-            )
-        return 1
-    return 0
+    given = _parser().parse_args()
+    return printed(lambda: report(given.outputs, given.study, _question(given)), "the report")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m stv_exp.report", description=__doc__)
     option = parser.add_argument
-    option("outputs", nargs="?", default="outputs", type=_folder, help="outputs folder (default: outputs)")
+    option("outputs", nargs="?", default="outputs", type=folder, help="outputs folder (default: outputs)")
     option("--study", help="only the runs of this sweep (a folder of outputs/sweeps)")
     option("--where", action="append", default=[], metavar="KEY=VALUE[,VALUE]", help="only the runs that have this")
     option("--against", help="the method that the others are compared with (default: few-shot prompting, or the best)")
@@ -65,14 +46,6 @@ def _question(given: argparse.Namespace) -> Question:
 
 def _keys(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
-
-
-def _folder(text: str) -> Path:
-    """Shells leave a quoted `~` as it is."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:  # nobody of that name
-        return Path(text)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,39 @@
+"""The end of a command that prints what is on disk: bad input, and an output that takes no more, are a sentence."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from stv_exp.errors import StvError
+from stv_exp.report.text import one_line
+
+
+def printed(body: Callable[[], object], what: str) -> int:
+    """The exit code of `body`, which prints `what` (the report, the status)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know no ±
+    try:
+        body()
+        sys.stdout.flush()
+    except StvError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # of the output itself: `| head`, or a full disk behind `>`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+        if not isinstance(error, BrokenPipeError):
+            reason = one_line(error.strerror)
+            print(f"Error: {what.capitalize()} cannot be printed ({reason}); print it elsewhere.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def folder(text: str) -> Path:
+    """A folder of the command line; shells leave a quoted `~` as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # nobody of that name
+        return Path(text)
