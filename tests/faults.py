@@ -22,7 +22,7 @@ from tests.forked import run
 _CAPABILITY_VERSION = 0x20080522  # of capget(2)
 _PASSES_OVER_PERMISSIONS = 0b1110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
 CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.link", "os.symlink", "os.truncate")
-_OF_THE_ATTEMPT = ("peak_memory_bytes", *COUNTED)
+_OF_THE_ATTEMPT = ("peak_memory_bytes", "peak_memory_by_stage", *COUNTED)
 TAKES_ROOM = ("open", "os.mkdir", "os.link", "os.symlink")
 
 

@@ -343,7 +343,7 @@ def test_a_damaged_mat_file_is_refused_by_name(tmp_path, content):
 
 def test_flowers_without_scipy_says_what_to_install(roots, monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(StvError, match=r"pip install 'stv_exp\[datasets\]'"):
+    with pytest.raises(StvError, match=r"pip install 'stv_exp\[flowers\]'"):
         load(settings("flowers", roots["flowers"]))
 
 

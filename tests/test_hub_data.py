@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -239,9 +238,3 @@ def test_answers_that_are_none_are_refused_with_their_row(dataset, tmp_path, ans
     root = saved(tmp_path / "saved", {"label": answers})
     with pytest.raises(StvError, match=sentence):
         columns.load(replace(dataset, root=root, fields=FieldsConfig(image="", labels=labels), support=12))
-
-
-def test_without_the_package_the_extra_is_named(dataset, monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(StvError, match=r"pip install 'stv_exp\[datasets\]'"):
-        columns.load(replace(dataset, root="x"))

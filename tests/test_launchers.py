@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import shlex
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -57,9 +59,11 @@ def side_by_side(tmp_path_factory) -> tuple[Path, Ended]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     words = [*SMOKE, "launch=joblib", "dataset=own", "study_fresh=true", "method.k=2,4", "dataset.support=16,2"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("OMP_NUM_THREADS", raising=False)
-        return folder, run(folder, "--config-dir", "mine", *words, "dataset.eval=4", "scan.shots=3")
+    command = [sys.executable, "-m", "stv_exp", "--config-dir", "mine", *words, "dataset.eval=4", "scan.shots=3"]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    # Not forked: joblib's processes end with an interpreter that ends as usual, and else idle for minutes.
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
+    return folder, Ended(done.returncode, done.stdout, done.stderr)
 
 
 def test_jobs_side_by_side_share_their_scan_and_end_in_one_table(side_by_side):

@@ -91,7 +91,7 @@ def test_wandb_has_every_prediction_the_wrong_ones_first(seen, place):
 
 def test_wandb_has_the_sensitivity_as_a_picture_and_as_a_table_with_the_chosen_heads(seen):
     assert list((seen.folder / "files/media/images").glob("location_scores_*.png"))
-    table = seen.table("sensitivity")
+    table = seen.table("ranking")
     assert table["columns"] == ["layer", "head", "score", "chosen"]
     assert len(table["data"]) == 2 * 8
     assert [row[2] for row in table["data"]] == sorted((row[2] for row in table["data"]), reverse=True)

@@ -1,7 +1,7 @@
 """`python -m stv_exp +experiment=NAME key=value ...` runs one experiment; with `-m` a sweep.
 
-`python -m stv_exp list|status|report|publish ...` is `python -m stv_exp.<word> ...`. The console script `stv_exp` is the
-same.
+`python -m stv_exp list|status|report|publish ...` is `python -m stv_exp.<word> ...`. The console script `stv_exp` is
+the same.
 """
 
 import sys

@@ -7,7 +7,6 @@ and are put together by number: none is padded, none comes twice.
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,8 +47,7 @@ def _shared(module: Stage, items: Sequence[object], config: TrainerConfig) -> li
     n_batches = -(-len(items) // config.batch_size)
     with TemporaryDirectory(prefix="stv_exp-") as name:
         folder = Path(name)
-        words = (_packed(module, items, config), config, folder)
-        running = spawn(_run_share, words, nprocs=config.devices, join=False)
+        running = _started(module, items, config, folder)
         try:
             _wait(running, Meter(module.stage, n_batches, bar=config.progress_bar), folder)
         finally:
@@ -58,7 +56,8 @@ def _shared(module: Stage, items: Sequence[object], config: TrainerConfig) -> li
         for path in sorted(folder.glob("*.error")):
             raise StvError(path.read_text(encoding="utf-8"))
         _add_counts(module.backbone, folder)
-        return [torch.load(folder / f"{i}.pt", weights_only=True) for i in range(n_batches)]
+        paths = (folder / f"{i}.pt" for i in range(n_batches))
+        return [torch.load(path, weights_only=True) for path in paths]
 
 
 def _check(backbone: Backbone, config: TrainerConfig) -> None:
@@ -67,10 +66,12 @@ def _check(backbone: Backbone, config: TrainerConfig) -> None:
         raise StvError(f"trainer.devices={config.devices} exceeds the {there} GPUs that torch sees; lower it.")
 
 
-def _packed(module: Stage, items: Sequence[object], config: TrainerConfig) -> bytes:
+def _started(module: Stage, items: Sequence[object], config: TrainerConfig, folder: Path) -> Any:
     try:
-        return pickle.dumps((module, list(items)))
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        return spawn(_run_share, (module, list(items), config, folder), nprocs=config.devices, join=False)
+    except StvError:
+        raise
+    except Exception as error:  # whatever examples say that cannot be sent to another process
         raise StvError(
             f"trainer.devices={config.devices} hands examples to other processes, which these do not allow ({error}); "
             "have the loader name functions of a module, by functools.partial, or set trainer.devices=1."
@@ -93,12 +94,11 @@ def _add_counts(backbone: Backbone, folder: Path) -> None:
             setattr(backbone, name, getattr(backbone, name) + n)
 
 
-def _run_share(rank: int, packed: bytes, config: TrainerConfig, folder: Path) -> None:
+def _run_share(rank: int, module: Stage, items: Sequence[object], config: TrainerConfig, folder: Path) -> None:
     """Every n-th batch, in a process of its own; what it has found and counted is left in `folder`."""
     n, size = config.devices, config.batch_size
     torch.set_num_threads(max(1, (config.threads or torch.get_num_threads()) // n))
     try:
-        module, items = pickle.loads(packed)
         share = [item for start in range(rank * size, len(items), n * size) for item in items[start : start + size]]
         trainer = make_trainer(replace(config, progress_bar=False), callbacks=[_Kept(folder, rank, n)])
         trainer.predict(module, _loader(share, config), return_predictions=False)

@@ -54,7 +54,7 @@ class WandbView:
         tables = {"predictions": _predictions(exhibit, pictures, self.settings.images)}
         if ranking is not None:
             self.run.log({"location_scores": _drawn(location_map(ranking.scores, ranking.locations))})
-            tables["sensitivity"] = wandb.Table(ranking.columns, [*ranking.rows(exhibit.chosen)])
+            tables["ranking"] = wandb.Table(ranking.columns, [*ranking.rows(exhibit.chosen)])
         with artifacts.staged_in(self.outputs / "wandb" / "data"):
             self._log_tables(exhibit.signature, tables)
             for stage in artifacts.stages(exhibit):
