@@ -120,7 +120,7 @@ def test_an_offline_run_survives_a_copy_to_another_machine(place, tmp_path, serv
         hidden.rename(place)
     vector = place / "outputs/runs" / seen.config["signature"] / "task_vector.safetensors"
     assert server.files["task_vector.safetensors"] == vector.read_bytes()
-    assert {"predictions.table.json", "sensitivity.table.json", "record.json"} <= server.files.keys()
+    assert {"predictions.table.json", "ranking.table.json", "record.json"} <= server.files.keys()
     assert sum(name.startswith("media/images/") for name in server.files) == 2 + 1  # of two queries, and the map
 
 
