@@ -48,7 +48,7 @@ def n_operations(tmp_path_factory) -> int:
     return faults.operations(tmp_path_factory.mktemp("counted"), *RUN)
 
 
-@pytest.fixture(params=["few", *(pytest.param(i, id=f"all-{i}", marks=pytest.mark.faults) for i in range(PARTS))])
+@pytest.fixture(params=["few", *(pytest.param(i, id=f"all-{i}", marks=[pytest.mark.faults, pytest.mark.timeout(7200)]) for i in range(PARTS))])
 def some(request) -> Callable[[list], list]:
     """A few of the cases, spread over all, or one part of all of them."""
     if request.param == "few":
