@@ -21,7 +21,7 @@ demo: $(READY)  ## set up, compare all methods on the testbed, print the table, 
 	$(BIN)/python -m stv_exp +experiment=quickstart
 
 test: $(READY)  ## set up and run every test that needs no GPU and no network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not network and not faults and not slurm and not ray" -n auto --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not network and not faults and not slurm and not ray" -n auto --dist loadscope --no-loadscope-reorder
 
 faults: $(READY)  ## a fault at every place of a run: kills, full disks, signals, damage (takes long)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n auto tests/test_faults.py

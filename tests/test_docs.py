@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,17 +28,22 @@ SMALL_SELECTION = ["policy.selection_draws=2", "policy.selection_items=2", "poli
 SMALL_RECIPE = ["pretrain.steps=4", "pretrain.perception_steps=2", "pretrain.images=40", "pretrain.sequences=2"]
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, pages: Sequence[Path] = DOCS) -> list[str]:
     found = []
-    for path in DOCS:
+    for path in pages:
         found += re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     return found
 
 
-def commands() -> list[str]:
+def commands(pages: Sequence[Path] = DOCS) -> list[str]:
     """Each line of the docs' shell blocks, comments and line continuations removed."""
-    lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    lines = "".join(blocks("bash", pages)).replace("\\\n", " ").splitlines()
     return sorted({line.split("#")[0].strip() for line in lines} - {""})
+
+
+def python_commands(pages: Sequence[Path], others: Sequence[Path] = ()) -> list[str]:
+    """Those that Python runs; of what stands in `others` too, theirs is enough."""
+    return [c for c in commands(pages) if c.startswith("python -m stv_exp") and c not in commands(others)]
 
 
 def small(command: str) -> list[str]:
@@ -91,7 +97,7 @@ def read_by(words: list[str], extra: list[str]) -> list[str]:
     return [e for e in extra if e.startswith("dataset.") or e.split("=")[0] in reads]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def folder(tmp_path_factory) -> Path:
     """A place to run in, with one finished run for the commands that read results."""
     path = tmp_path_factory.mktemp("docs")
@@ -124,9 +130,37 @@ def run(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str] | forke
     return done
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("python -m stv_exp")])
-def test_a_python_command_of_the_docs_runs(command, folder):
-    run(with_data(small(command), folder), folder)
+class TestTheReadme:
+    """A class for each kind of page: workers take whole ones."""
+
+    @pytest.mark.parametrize("command", python_commands(DOCS[:1]))
+    def test_its_python_commands_run(self, command, folder):
+        run(with_data(small(command), folder), folder)
+
+
+class TestThePages:
+    @pytest.mark.parametrize("command", python_commands(PAGES, DOCS[:1]))
+    def test_their_python_commands_run(self, command, folder):
+        run(with_data(small(command), folder), folder)
+
+    def test_the_wandb_commands_show_the_runs_and_would_send_them(self, folder):
+        leet, sync = (c for c in commands() if c.startswith("wandb"))
+        assert (leet, sync) == ("wandb leet outputs/wandb", "wandb sync outputs/wandb/offline-run-*")
+        sent = run(["bash", "-c", sync.replace("sync", "sync --dry-run")], folder)
+        assert "Would sync" in sent.stdout + sent.stderr
+        (newest, *_) = sorted((folder / "outputs/wandb").glob("offline-run-*"))
+        shown = run([sys.executable, "-m", "wandb", "leet", "inspect", "--summary", str(newest)], folder)
+        assert "accuracy" in shown.stdout
+
+    def test_their_frames_hold_the_runs(self, folder):
+        (script,) = (b for b in blocks("python") if "stv_exp.runs(" in b)
+        assert "stv " in run([sys.executable, "-c", script], folder).stdout
+
+
+class TestTheStudies:
+    @pytest.mark.parametrize("command", python_commands(DOCS[1 + len(PAGES) :], DOCS[: 1 + len(PAGES)]))
+    def test_their_python_commands_run(self, command, folder):
+        run(with_data(small(command), folder), folder)
 
 
 def test_the_stages_as_functions_are_called_as_the_docs_call_them(tmp_path):
@@ -147,21 +181,6 @@ def test_a_make_command_of_the_docs_has_its_target(command):
     """`make test` is what runs this, so only the target's recipe is looked up."""
     done = run(["make", "--dry-run", "--always-make", *command.split()[1:]], ROOT)
     assert "-m " in done.stdout or "pip install" in done.stdout or "mkdocs" in done.stdout
-
-
-def test_the_wandb_commands_show_the_runs_and_would_send_them(folder):
-    leet, sync = (c for c in commands() if c.startswith("wandb"))
-    assert (leet, sync) == ("wandb leet outputs/wandb", "wandb sync outputs/wandb/offline-run-*")
-    sent = run(["bash", "-c", sync.replace("sync", "sync --dry-run")], folder)
-    assert "Would sync" in sent.stdout + sent.stderr
-    (newest, *_) = sorted((folder / "outputs/wandb").glob("offline-run-*"))
-    shown = run([sys.executable, "-m", "wandb", "leet", "inspect", "--summary", str(newest)], folder)
-    assert "accuracy" in shown.stdout
-
-
-def test_the_frames_of_the_docs_hold_the_runs(folder):
-    (script,) = (b for b in blocks("python") if "stv_exp.runs(" in b)
-    assert "stv " in run([sys.executable, "-c", script], folder).stdout
 
 
 def test_no_command_of_the_docs_is_left_out():

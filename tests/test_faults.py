@@ -22,6 +22,7 @@ from tests.forked import Ended, Prepare, run, start
 RUN = ["+experiment=smoke", "tracker=none", "policy.steps=6"]
 SWEEP = ["-m", *RUN, "method.m=1,2"]
 FEW = 1  # of each kind in `make test`
+ALL = [pytest.mark.faults, pytest.mark.timeout(7200)]
 PARTS = 4  # of all of a kind, for several processes
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
@@ -48,7 +49,12 @@ def n_operations(tmp_path_factory) -> int:
     return faults.operations(tmp_path_factory.mktemp("counted"), *RUN)
 
 
-@pytest.fixture(params=["few", *(pytest.param(i, id=f"all-{i}", marks=[pytest.mark.faults, pytest.mark.timeout(7200)]) for i in range(PARTS))])
+@pytest.fixture(
+    params=[
+        "few",
+        *(pytest.param(i, id=f"all-{i}", marks=ALL) for i in range(PARTS)),
+    ]
+)
 def some(request) -> Callable[[list], list]:
     """A few of the cases, spread over all, or one part of all of them."""
     if request.param == "few":
