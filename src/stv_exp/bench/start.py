@@ -13,6 +13,7 @@ from stv_exp.bench.subject import Subject
 from stv_exp.bench.timing import Figure, Measurement, in_turns
 
 JOB = ("stv_exp", "+experiment=smoke", "tracker=none")
+SWEEP = ("stv_exp", "-m", *JOB[1:])
 MORE = 40  # jobs of a sweep: what they take must stand out of what a start takes now and then
 SAME = "policy.cache_bytes="  # jobs that differ in it have the same result
 
@@ -30,8 +31,8 @@ def measure(subject: Subject, rounds: int) -> Measurement:
             "help": partial(run, "stv_exp", "--help"),
             "lookup": partial(run, *JOB),
             "report": partial(run, "stv_exp.report"),
-            "sweep_of_1": partial(run, *JOB, "-m", f"{SAME}1"),
-            f"sweep_of_{1 + MORE}": partial(run, *JOB, "-m", SAME + ",".join(map(str, range(1, MORE + 2)))),
+            "sweep_of_1": partial(run, *SWEEP, f"{SAME}1"),
+            f"sweep_of_{1 + MORE}": partial(run, *SWEEP, SAME + ",".join(map(str, range(1, MORE + 2)))),
         }
         seconds = in_turns(commands, max(1, rounds // 5), warm_up=rounds > 1)
     aims = {"help": None, "lookup": 3.0, "report": 3.0}
