@@ -89,9 +89,11 @@ def fewer(word: str) -> str:
 def read_by(words: list[str], extra: list[str]) -> list[str]:
     """Those of `extra` that the command's (first) method reads; any other is refused."""
     first = [w.split(",")[0] for w in words if "=" in w and not w.startswith(("-", "+experiment"))]
+    if "+experiment=sweep_km" in words:
+        first.insert(0, "method=stv")
     if "+experiment=testbed_shots" in words:
         first.insert(0, "method=few_shot")
-    elif any(w.startswith("+experiment") for w in words):
+    elif "+experiment=sweep_km" not in words and any(w.startswith("+experiment") for w in words):
         return extra  # its methods share what they are given
     reads = Method.of(configure(*first)).reads
     return [e for e in extra if e.startswith("dataset.") or e.split("=")[0] in reads]

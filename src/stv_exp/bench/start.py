@@ -14,7 +14,7 @@ from stv_exp.bench.timing import Figure, Measurement, in_turns
 
 JOB = ("stv_exp", "+experiment=smoke", "tracker=none")
 SWEEP = ("stv_exp", "-m", *JOB[1:])
-MORE = 40  # jobs of a sweep: what they take must stand out of what a start takes now and then
+MORE = 20  # jobs of a sweep: what they take must stand out of what a start takes now and then
 SAME = "policy.cache_bytes="  # jobs that differ in it have the same result
 
 
