@@ -41,6 +41,18 @@ def test_a_job_that_cannot_work_is_refused_in_a_plan_too(tmp_path):
     assert shown.returncode == 1 and "method.k=99" in shown.stderr and "0 of 1 jobs are done" in shown.stdout
 
 
+@pytest.mark.parametrize("job", ["+experiment=smoke", "+experiment=pretrain_testbed"])
+def test_a_single_job_of_any_kind_is_planned_and_not_run(tmp_path, job):
+    shown = forked.run(tmp_path, job, "plan=true")
+    assert shown.returncode == 0 and "Nothing was run" in shown.stdout, shown.text
+    assert not list(tmp_path.glob("outputs/*/*")), "not even the folder of a run, which a report would name as damaged"
+
+
+def test_a_single_job_that_cannot_work_is_refused_instead_of_planned(tmp_path):
+    refused = forked.run(tmp_path, "+experiment=smoke", "method.k=99", "plan=true")
+    assert refused.returncode == 1 and "method.k=99 is not within" in refused.stderr and not refused.stdout
+
+
 @pytest.mark.parametrize("words", [["method=stv", "method.k=8"], ["method=few_shot"], ["method=mtv"]])
 def test_a_plan_is_close_to_what_the_job_then_costs(tmp_path, words):
     config = configure("model=tiny", *words, *SMALL, f"outputs={tmp_path}")
@@ -64,4 +76,7 @@ def test_titles_tell_jobs_apart_by_what_varies():
     assert titles(jobs) == ["stv k=8 seed 0", "stv k=8 seed 1", "stv k=16 seed 0", "stv k=16 seed 1"]
     two = [configure("method=few_shot", "method.shots=2"), configure("method=mean", "dataset.task=colour-0")]
     assert titles(two) == ["few_shot position-shared-0 shots=2", "mean colour-0 k=24"]
+    thinking = ["model=qwen3", "dataset=words", "method=few_shot", "model.chat=true"]
+    asked = [configure(*thinking, f"+model.chat_arguments.enable_thinking={way}") for way in ("true", "false")]
+    assert titles(asked) == ["few_shot enable_thinking=True", "few_shot enable_thinking=False"]
     assert titles(jobs[:1]) == ["stv k=8 m=8 position-shared-0 seed 0"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -140,9 +141,9 @@ def _job(cfg: DictConfig) -> float | None:
         check_given(overrides, [config])  # a sweep is checked as a whole, before its first job
     from stv_exp import jobs
 
+    if config.plan:
+        return _plan(config)
     if config.job == "run":
-        if config.plan:
-            return _plan(config)
         if not config.debug:
             _join(config, sweeping)
         say(config.model.name, cfg.model.dtype, config.trainer.accelerator)
@@ -157,9 +158,13 @@ def _job(cfg: DictConfig) -> float | None:
 
 
 def _plan(config: Config) -> float | None:
-    """What a single run would do; a sweep's plan is its sweeper's."""
+    """What a single job would do, once it is known that it can work; a sweep's plan is its sweeper's."""
+    from stv_exp import jobs
     from stv_exp.plan import show_plan
 
+    with suppress(OSError):  # of a run that is there it is not empty
+        Path(HydraConfig.get().runtime.output_dir).rmdir()  # Hydra makes it, and a report would name it as damaged
+    jobs.check(config)
     show_plan([config])
     return None
 

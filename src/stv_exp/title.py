@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
-from stv_exp.config import Config, setting
+from stv_exp.config import Config
 from stv_exp.methods.method import Method
+from stv_exp.report.damage import flat
 
 _BARE = {"dataset.name", "dataset.task", "model.name"}  # values that need no key
 _UNTOLD = {"method.name", "method.where", "method.what", "method.how", "dataset.loader", "outputs", "study"}
@@ -19,7 +19,8 @@ def title(config: Config, varying: Collection[str] = ()) -> str:
         return config.job
     keys = varying or _asked_first(config)
     told = [key for key in keys if key not in _UNTOLD and key != "seed"]
-    words = [config.method.name, *(_word(config, key) for key in told)]
+    values = flat(asdict(config), "config")
+    words = [config.method.name, *(_word(key, values.get(key)) for key in told)]
     return " ".join([*words, f"seed {config.seed}"] if "seed" in keys else words)
 
 
@@ -27,8 +28,9 @@ def titles(configs: Sequence[Config]) -> list[str]:
     """The titles of the jobs of a sweep: what all have in common is left out, and what a method does not read."""
     if len(configs) == 1:
         return [title(configs[0])]
-    flat = [_flat(config) for config in configs]
-    varying = [key for key in flat[0] if len({values.get(key) for values in flat}) > 1] if flat else []
+    settings = [flat(asdict(config), "config") for config in configs]
+    keys = dict.fromkeys(key for values in settings for key in values)
+    varying = [key for key in keys if len({repr(values.get(key)) for values in settings}) > 1]
     return [title(config, [key for key in varying if _is_read(config, key)] or ["seed"]) for config in configs]
 
 
@@ -47,23 +49,7 @@ def _is_read(config: Config, key: str) -> bool:
     return key.partition(".")[0] not in ("method", "policy", "scan", "bank", "insertion") or key in method.reads
 
 
-def _word(config: Config, key: str) -> str:
-    value = setting(config, key)
+def _word(key: str, value: object) -> str:
     if key in _BARE:
         return str(value).rpartition("/")[2]
     return f"{key.rpartition('.')[2]}={value}"
-
-
-def _flat(config: Config) -> dict[str, str]:
-    """Every setting by its dotted key, as text that can be compared."""
-    found: dict[str, str] = {}
-
-    def walk(values: dict[str, object], prefix: str) -> None:
-        for name, value in values.items():
-            if isinstance(value, dict) and value:
-                walk(value, f"{prefix}{name}.")
-            else:
-                found[prefix + name] = json.dumps(value, default=str)
-
-    walk(asdict(config), "")
-    return found
