@@ -78,7 +78,8 @@ def test_a_benchmark_writes_every_figure_with_its_seconds(name, size, measured):
 def test_the_start_is_measured_in_a_folder_of_its_own(measured):
     before = set(Path.cwd().iterdir())
     written = measured("start", SIZES[0])
-    assert all(written[f"start.{figure}"] > 0 for figure in KEYS["start"])
+    assert all(seconds > 0 for seconds in written["start"]["seconds"].values())
+    # One round is noisy, and this figure is a difference: here it is only told from a start of its own.
     assert written["start.sweep_lookup_seconds"] < written["start.lookup_seconds"]
     assert set(Path.cwd().iterdir()) == before
 

@@ -75,7 +75,9 @@ def test_titles_tell_jobs_apart_by_what_varies():
     jobs = [configure("method=stv", f"method.k={k}", f"seed={s}") for k in (8, 16) for s in (0, 1)]
     assert titles(jobs) == ["stv k=8 seed 0", "stv k=8 seed 1", "stv k=16 seed 0", "stv k=16 seed 1"]
     two = [configure("method=few_shot", "method.shots=2"), configure("method=mean", "dataset.task=colour-0")]
-    assert titles(two) == ["few_shot position-shared-0 shots=2", "mean colour-0 k=24"]
+    assert titles(two) == ["few_shot position-shared-0", "mean colour-0"], "its name tells a method's own settings"
+    methods = [configure("method=mtv", "seed=0"), configure("method=mtv", "seed=1"), configure("method=stv_gradient")]
+    assert titles(methods) == ["mtv seed 0", "mtv seed 1", "stv_gradient seed 0"]
     thinking = ["model=qwen3", "dataset=words", "method=few_shot", "model.chat=true"]
     asked = [configure(*thinking, f"+model.chat_arguments.enable_thinking={way}") for way in ("true", "false")]
     assert titles(asked) == ["few_shot enable_thinking=True", "few_shot enable_thinking=False"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from stv_exp.artefacts.values import fits, one_line
 from stv_exp.errors import StvError
-from stv_exp.network import hub_address
+from stv_exp.network import ask_hub, cache_if_offline, hub_address
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, HfApi, ModelCard
@@ -69,6 +69,7 @@ def push(
 ) -> str:
     """Upload `vector` and its card and return the commit's url; see `TaskVector.push_to_hub`."""
     with _explained(repo_id, revision, writing=True):
+        ask_hub()  # the client would try for half a minute
         api = _api(token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id  # with its owner, if none was given
         if revision and not revision.startswith("refs/"):  # refs/pr/1 comes from opening a pull request
@@ -84,7 +85,7 @@ def push(
 
 def download(repo_id: str, revision: str | None = None, token: str | None = None) -> Path:
     """The file of a repo's task vector, from the cache where it is there; raises `StvError` where there is none."""
-    with _explained(repo_id, revision):
+    with _explained(repo_id, revision), cache_if_offline():
         return Path(_api(token).hf_hub_download(repo_id, FILE, revision=revision))
 
 
@@ -223,8 +224,10 @@ def _cause(error: Exception) -> BaseException:
 
 
 def _sentence(error: BaseException, repo_id: str, revision: str | None, writing: bool) -> str:
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
+    if isinstance(error, errors.OfflineModeIsEnabled) and not constants.HF_HUB_OFFLINE:
+        return f"The hub at {hub_address()} cannot be reached for {repo_id}; try again when it answers."
     known = {
         errors.HFValidationError: f"{repo_id} is not a repo id of the hub; write it as owner/name.",
         errors.OfflineModeIsEnabled: f"{repo_id} cannot be reached because HF_HUB_OFFLINE is set; unset it.",

@@ -22,9 +22,15 @@ def hub_address() -> str:
 def hub_answers() -> bool:
     """Whether anything answers at the hub's address (HF_ENDPOINT); not where HF_HUB_OFFLINE is set."""
     try:
-        return _ask(hub_address())
+        ask_hub()
+        return True
     except Exception:  # of the HTTP library, and which one that is depends on the client's version
         return False
+
+
+def ask_hub() -> None:
+    """Raise the client's own error where nothing answers at the hub's address, or where HF_HUB_OFFLINE is set."""
+    _ask(hub_address())
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
 from stv_exp.config import Config
-from stv_exp.methods.method import Method
+from stv_exp.methods.method import OWN, Method
 from stv_exp.report.damage import flat
 
 _BARE = {"dataset.name", "dataset.task", "model.name"}  # values that need no key
@@ -25,13 +25,26 @@ def title(config: Config, varying: Collection[str] = ()) -> str:
 
 
 def titles(configs: Sequence[Config]) -> list[str]:
-    """The titles of the jobs of a sweep: what all have in common is left out, and what a method does not read."""
+    """The titles of the jobs of a sweep: what all have in common is left out, and what a method does not read.
+
+    A method's own settings are told where they vary among its jobs: beside other methods its name tells them.
+    """
     if len(configs) == 1:
         return [title(configs[0])]
     settings = [flat(asdict(config), "config") for config in configs]
+    everywhere, names = _varying(settings), [config.method.name for config in configs]
+    own = {name: _varying([s for s, n in zip(settings, names, strict=True) if n == name]) for name in set(names)}
+    told = [
+        [key for key in everywhere if (key in own[config.method.name] or not _is_own(key)) and _is_read(config, key)]
+        for config in configs
+    ]
+    return [title(config, keys or ["seed"]) for config, keys in zip(configs, told, strict=True)]
+
+
+def _varying(settings: Sequence[dict[str, object]]) -> list[str]:
+    """The keys that have more than one value."""
     keys = dict.fromkeys(key for values in settings for key in values)
-    varying = [key for key in keys if len({repr(values.get(key)) for values in settings}) > 1]
-    return [title(config, [key for key in varying if _is_read(config, key)] or ["seed"]) for config in configs]
+    return [key for key in keys if len({repr(values.get(key)) for values in settings}) > 1]
 
 
 def _asked_first(config: Config) -> list[str]:
@@ -46,7 +59,12 @@ def _is_read(config: Config, key: str) -> bool:
         return method.inserts and key in method.reads
     if key == "method.shots":
         return config.method.shots > 0
-    return key.partition(".")[0] not in ("method", "policy", "scan", "bank", "insertion") or key in method.reads
+    return not _is_own(key) or key in method.reads
+
+
+def _is_own(key: str) -> bool:
+    """Whether a setting belongs to methods."""
+    return key.partition(".")[0] in OWN
 
 
 def _word(key: str, value: object) -> str:

@@ -14,7 +14,7 @@ from stv_exp.methods.registry import KINDS, find, source
 
 SCAN = ("scan.pairs", "scan.shots", "method.site", "demonstrations.choice")
 INSERTION = ("insertion.mode", "insertion.weight", "insertion.norm_preserving")
-_OWN = ("method", "demonstrations", "scan", "bank", "policy", "insertion")  # sections that belong to methods
+OWN = ("method", "demonstrations", "scan", "bank", "policy", "insertion")  # sections that belong to methods
 _NAMES = ("method.name", *(f"method.{kind}" for kind in KINDS))
 _FREE = ("policy.cache_bytes",)  # changes no result, so no signature
 
@@ -101,7 +101,7 @@ def refuse_unread(keys: Iterable[str], methods: Sequence[Method]) -> None:
     reads = frozenset[str]().union(*(method.reads for method in methods))
     names = ",".join(dict.fromkeys(method.config.method.name for method in methods))
     for key in keys:
-        if key.split(".")[0] in _OWN and "." in key and key not in reads:
+        if key.split(".")[0] in OWN and "." in key and key not in reads:
             raise StvError(
                 f"{key} is not read by method={names}; leave it out, or choose a method that reads it. "
                 f"Read are {', '.join(sorted(reads - {*_NAMES}))}."
