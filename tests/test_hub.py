@@ -281,7 +281,9 @@ def test_a_repo_that_may_not_be_written_is_refused_in_one_sentence(hub):
 def test_a_hub_that_cannot_be_reached_is_named_in_one_sentence(no_hub):
     begin = time.monotonic()
     for call in (vector().push_to_hub, TaskVector.from_hub):
-        with pytest.raises(StvError, match=rf"^The hub at {no_hub} cannot be reached for owner/name.*; try again .*\.$"):
+        with pytest.raises(
+            StvError, match=rf"^The hub at {no_hub} cannot be reached for owner/name.*; try again .*\.$"
+        ):
             call("owner/name", token="writer")
     assert time.monotonic() - begin < 10, "its client alone would try for half a minute"
 

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from stv_exp.disk.files import write_json
+from stv_exp.errors import printable
 from stv_exp.report.comparison import report
-from stv_exp.report.text import markdown, printable, shown
+from stv_exp.report.text import markdown, shown
 from tests.report_runs import write_run
 
 TEXTS = [

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from stv_exp.errors import printable
 from stv_exp.report.damage import is_whole
 from stv_exp.report.record import Record
-from stv_exp.report.text import printable
 from stv_exp.statistics import interval
 
 LEADING = ["run", "folder", "label", "method", "model", "task", "seed"]

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from stv_exp.errors import printable
 from stv_exp.report.record import UNKNOWN, Record
 from stv_exp.report.tasks import is_fit
-from stv_exp.report.text import listed, one_line, printable, shown
+from stv_exp.report.text import listed, one_line, shown
 
 METHOD, MODEL = "method.name", "model.name"
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from stv_exp.errors import printable
 from stv_exp.report.layout import Grid, blocks, parts
 from stv_exp.report.tables import Table
-from stv_exp.report.text import printable
 
 _WIDEST = 10_000
 

@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from stv_exp.errors import printable
 from stv_exp.report.record import Record
-from stv_exp.report.text import printable, shown
+from stv_exp.report.text import shown
 
 # Settings of the dataset that say how a method was fit and asked: other rows, but the same task.
 FIT = ("support", "validation", "label_noise", "max_new_tokens", "streaming", "template")

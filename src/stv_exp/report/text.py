@@ -8,16 +8,13 @@ import math
 import re
 from collections.abc import Sequence
 
+from stv_exp.errors import printable
+
 _LONGEST = 40  # characters of a setting's value
 _LONGEST_NAME = 100
 _NO_NAME = re.compile(r"[^\w.=,-]", re.ASCII)
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)", re.ASCII)
 _MARKDOWN = re.compile(r"[\\|`*]|<(?=\S)|(?<=\])\(")
-
-
-def printable(text: str) -> str:
-    """The same without what a terminal obeys: control characters and the like are written as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def one_line(text: object, longest: int = 300) -> str:

@@ -13,13 +13,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from stv_exp.errors import printable
 from stv_exp.report.html.cards import cards
 from stv_exp.report.html.drawing import Drawing, drawing
 from stv_exp.report.html.facts import facts
 from stv_exp.report.html.grid import Grid
 from stv_exp.report.html.settings import runs_grid, shared
 from stv_exp.report.tables import Table, in_order
-from stv_exp.report.text import printable
 
 _COSTS = ("cost", "cost.png", "stages.png")  # what has a chapter of its own
 _CAPTIONS = {"table": "By method", "tasks": "By task", "datasets": "By dataset", "cost": "Each run, by stage"}
