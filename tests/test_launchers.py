@@ -125,6 +125,8 @@ def test_optuna_maximises_the_validation_score(tmp_path):
     trials = ["hydra.sweeper.n_trials=3", "dataset.validation=4", "method.k=range(2,6)"]
     done = run(tmp_path, *SMOKE, "sweeper=optuna", *trials)
     assert done.returncode == 0, done.text
+    planned = run(tmp_path, *SMOKE, "sweeper=optuna", *trials, "plan=true")
+    assert planned.returncode == 1 and "plan=true is for sweeper=grid" in planned.stderr
     best = yaml.safe_load((tmp_path / "outputs/sweeps/smoke/optimization_results.yaml").read_text())
     scores = [yaml.safe_load(p.read_text())["validation_accuracy"] for p in tmp_path.rglob("metrics.json")]
     assert best["best_value"] == max(scores) and "Written to outputs/sweeps/smoke" in done.stdout

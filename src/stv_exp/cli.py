@@ -142,7 +142,8 @@ def _job(cfg: DictConfig) -> float | None:
     from stv_exp import jobs
 
     if config.plan:
-        return _plan(config)
+        _plan(config, sweeping)
+        return None
     if config.job == "run":
         if not config.debug:
             _join(config, sweeping)
@@ -157,16 +158,20 @@ def _job(cfg: DictConfig) -> float | None:
         raise _failed(error, config.fail_fast) from error
 
 
-def _plan(config: Config) -> float | None:
-    """What a single job would do, once it is known that it can work; a sweep's plan is its sweeper's."""
+def _plan(config: Config, sweeping: bool) -> None:
+    """What a single job would do, once it is known that it can work; a grid's plan is its sweeper's."""
     from stv_exp import jobs
     from stv_exp.plan import show_plan
 
     with suppress(OSError):  # of a run that is there it is not empty
         Path(HydraConfig.get().runtime.output_dir).rmdir()  # Hydra makes it, and a report would name it as damaged
+    if sweeping:
+        sweeper = HydraConfig.get().runtime.choices["hydra/sweeper"]
+        raise StvError(
+            f"sweeper={sweeper} finds its jobs by the scores of those before; plan=true is for sweeper=grid."
+        )
     jobs.check(config)
     show_plan([config])
-    return None
 
 
 def _join(config: Config, sweeping: bool) -> None:

@@ -48,7 +48,7 @@ def placed(title: str, folder: Path) -> Iterator[None]:
 
 
 class Meter:
-    """Counts the items of a stage."""
+    """Counts the items of a stage, from 0 within a `with`."""
 
     def __init__(self, stage: str, total: int, done: int = 0, bar: bool = True) -> None:
         self.stage = stage
@@ -62,6 +62,13 @@ class Meter:
         self.done = self._first = done
         self._started = self._told = self._kept = time.monotonic()
         self._bar = _bar(self._title(), self.total, done) if self._wants_bar else None
+
+    def __enter__(self) -> Meter:
+        self.begin(0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def advance(self, n: int = 1) -> None:
         """Count `n` items more and tell it where it is time to."""

@@ -7,7 +7,7 @@ candidate, step and epoch: computed once a query, vision tower included, and kep
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psutil
@@ -76,12 +76,15 @@ class PrefixCache:
             self.n_bytes -= self._kept.popitem(last=False)[1].n_bytes
         return [found[p.query.id] for p in prompts]
 
-    def warm(self, prompts: Sequence[Prompt], batch_size: int) -> bool:
-        """Compute prefixes in full batches while they fit; returns whether all are kept."""
+    def warm(self, prompts: Sequence[Prompt], batch_size: int, advance: Callable[[int], object] = int) -> bool:
+        """Compute prefixes in full batches while they fit; returns whether all are kept.
+
+        `advance` is told of each batch how many there are in it.
+        """
         for start in range(0, len(prompts), batch_size):
             if self.n_bytes >= self.max_bytes:
                 break
-            self.get(prompts[start : start + batch_size])
+            advance(len(self.get(prompts[start : start + batch_size])))
         return all(prompt.query.id in self._kept for prompt in prompts)
 
 

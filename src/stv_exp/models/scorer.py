@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -34,13 +34,20 @@ class Scorer:
         self.way = fastest_way(self.backbone, prompts, answers)
         self.late = self.way == "tree" and starts_late(self.backbone, prompts, answers)
 
-    def warm(self, prompts: Sequence[Prompt], answers: Sequence[Tensor], batch_size: int, where: Insertion) -> None:
+    def warm(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[Tensor],
+        batch_size: int,
+        where: Insertion,
+        advance: Callable[[int], object] = int,
+    ) -> None:
         """Compute prefixes in full batches while they fit: for queries that will all be asked for anyway.
 
         So are the states that branches with insertions at the locations of `where` start from: in the same batches
-        whenever a search begins or goes on, so that it does so bit for bit.
+        whenever a search begins or goes on, so that it does so bit for bit. `advance` counts the prefixes.
         """
-        if self.way == "full" or not self.prefixes.warm(prompts, batch_size):
+        if self.way == "full" or not self.prefixes.warm(prompts, batch_size, advance):
             return
         layers = shared_layers(where) if self.late else 0
         for start in range(0, len(prompts) if layers else 0, batch_size):

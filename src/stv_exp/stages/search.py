@@ -174,7 +174,8 @@ class CandidateSearch(Stage):
         if self.steps * self.config.policy.queries >= len(self.support):
             answers = [self._answer(p)[: self._rewarded] for p in prompts]
             where = self.edit.insertion(self.bank.locations, self.bank.centroids[:, 0], site=self.bank.site)
-            self.scorer.warm(prompts, answers, self.config.trainer.batch_size, where)
+            with Meter("prefixes", len(prompts), bar=self.config.trainer.progress_bar) as meter:
+                self.scorer.warm(prompts, answers, self.config.trainer.batch_size, where, meter.advance)
 
     def _affordable(self) -> int:
         """Steps within the budget, beside the final decision; raises `StvError` where there is none."""
