@@ -16,6 +16,7 @@ from stv_exp.disk.locks import locked
 from stv_exp.disk.study import Entry, Study
 from stv_exp.errors import StvError
 from stv_exp.progress import Meter, placed
+from stv_exp.report.states import read_status, unfinished
 from stv_exp.status import job_of, studies
 from tests.forked import run
 from tests.report_runs import write_run
@@ -68,6 +69,8 @@ def test_a_job_of_another_machine_lives_as_long_as_it_gives_signs(outputs, minut
     at = (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat()
     write_json(folder / progress.NAME, {"stage": "scan", "done": 1, "total": 2, "seconds_left": 9, "at": at})
     assert job_of(folder, Entry("stv")).state == state
+    report = unfinished(folder, read_status(folder)) or ""
+    assert ("is running" if state == "running" else "was killed") in report, "the report says the same"
 
 
 @pytest.mark.parametrize("text", ["", "{}", "null", '{"state": "done", "files": {"metrics.json": "0"}}'])

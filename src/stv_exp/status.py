@@ -9,12 +9,11 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from stv_exp.disk.files import damaged, read_json
-from stv_exp.disk.locks import is_held, process
+from stv_exp.disk.locks import is_held
 from stv_exp.disk.study import Entry, Study
 from stv_exp.errors import StvError
 from stv_exp.progress import NAME, left
@@ -22,10 +21,9 @@ from stv_exp.report.damage import DamagedError
 from stv_exp.report.folders import entries
 from stv_exp.report.printing import folder, printed
 from stv_exp.report.screen import print_line
-from stv_exp.report.states import read_status, running
+from stv_exp.report.states import is_alive, read_status, running
 from stv_exp.report.text import one_line
 
-_ALIVE = timedelta(minutes=5)  # since the last sign of a job whose lock another machine may not show
 _ORDER = ("running", "waiting", "failed", "damaged", "interrupted", "killed", "left", "done")
 _MOST = 20  # jobs that are listed of those which have not begun
 
@@ -95,18 +93,11 @@ def job_of(folder: Path, entry: Entry) -> Job:
 
 
 def _begun(folder: Path, title: str, status: dict[str, Any]) -> Job:
-    """A job that has begun: it goes on where its lock is held, or where another machine has just heard of it."""
-    progress = read_json(folder / NAME) or {}
-    if is_held(folder) or (status.get("host") != process()["host"] and _is_fresh(progress)):
+    """A job that has begun: it goes on, or its process is gone."""
+    if is_alive(folder, status):
+        progress = read_json(folder / NAME) or {}
         return Job("running", title, "; ".join(text for text in (_far(progress), running(status)) if text))
     return Job("killed", title, "the same command goes on from there")
-
-
-def _is_fresh(progress: dict[str, Any]) -> bool:
-    try:
-        return datetime.now(UTC) - datetime.fromisoformat(str(progress.get("at"))) < _ALIVE
-    except (ValueError, TypeError):
-        return False
 
 
 def _far(progress: dict[str, Any]) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from stv_exp.disk.locks import is_held
+from stv_exp.disk.files import read_json
+from stv_exp.disk.locks import is_held, process
+from stv_exp.progress import NAME
 from stv_exp.report.damage import DamagedError, file_text, json_object
 from stv_exp.report.text import one_line
 
+_ALIVE = timedelta(minutes=5)  # since a job of another machine has told how far it is
 STATES = ("running", "done", "interrupted", "failed")
 
 
@@ -28,10 +32,25 @@ def unfinished(folder: Path, status: Mapping[str, Any]) -> str | None:
         return f"{name} is failed: {one_line(status.get('error', 'no error was recorded'))}"
     if state == "done":
         return None
-    if is_held(folder):
+    if is_alive(folder, status):
         return f"{name} {running(status)}."
     how = "was killed" if state == "running" else f"was interrupted ({one_line(status.get('error', 'no reason'))})"
     return f"{name} {how}: the same command goes on from there."
+
+
+def is_alive(folder: Path, status: Mapping[str, Any]) -> bool:
+    """Whether a run goes on: its lock is held, or another machine, whose locks may not show here, has just told."""
+    if is_held(folder):
+        return True
+    elsewhere = status["state"] == "running" and status.get("host") != process()["host"]
+    return elsewhere and _is_fresh(read_json(folder / NAME) or {})
+
+
+def _is_fresh(progress: Mapping[str, Any]) -> bool:
+    try:
+        return datetime.now(UTC) - datetime.fromisoformat(str(progress.get("at"))) < _ALIVE
+    except (ValueError, TypeError):
+        return False
 
 
 def running(status: Mapping[str, Any]) -> str:
