@@ -66,8 +66,7 @@ def test_the_floor_of_the_gradient_leaves_the_model_as_it_was(size):
     assert not subject.backbone.model.get_input_embeddings()._forward_hooks
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", [name for name in KEYS if name != "start"])
+@pytest.mark.parametrize(("name", "size"), [*zip([name for name in KEYS if name != "start"], SIZES * 3, strict=True)])
 def test_a_benchmark_writes_every_figure_with_its_seconds(name, size, measured):
     written = measured(name, size)
     for figure in KEYS[name]:

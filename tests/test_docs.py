@@ -25,8 +25,7 @@ STUDIES = sorted((ROOT / "experiments").glob("*/README.md"))
 DOCS = [ROOT / "README.md", *PAGES, *STUDIES, ROOT / "src/stv_exp/testbed/README.md"]
 SMALL = ["dataset.support=12", "dataset.eval=4", "scan.pairs=8", "scan.shots=2", "policy.steps=2", "policy.samples=4"]
 SMALL_SELECTION = ["policy.selection_draws=2", "policy.selection_items=2", "policy.queries=2"]
-SWEEPS = [f"+experiment={name}" for name in ("quickstart", "smollm2", "testbed_shots", "sweep_km")]
-JOBS = 2  # of a sweep; where it is planned, all
+JOBS = 2  # of a sweep of one method; of several methods all, at one value each of what else varies
 SMALL_RECIPE = ["pretrain.steps=4", "pretrain.perception_steps=2", "pretrain.images=40", "pretrain.sequences=2"]
 
 
@@ -53,27 +52,20 @@ def small(command: str) -> list[str]:
     words = [sys.executable if w == "python" else w for w in shlex.split(command)]
     if "stv_exp.bench" in words:
         # All benchmarks run in `test_bench`; here it is the command that is to be understood.
-        one = [] if words[3:] and not words[3].startswith("-") else ["scan"]
-        return [
-            *words[:3],
-            *one,
-            *words[3:],
-            "--size",
-            "idefics2_1m",
-            "--rounds",
-            "1",
-            "--device",
-            "cpu",
-        ]  # the last of two counts
+        one = [] if words[3:] and not words[3].startswith("-") else ["insertion"]
+        few = ["--size", "idefics2_1m", "--rounds", "1", "--device", "cpu"]  # the last of two counts
+        return [*words[:3], *one, *words[3:], *few]
     if "stv_exp" not in words or words[3] in ("list", "status"):
         return words
+    if any(word.startswith("method=") and "," in word for word in words):
+        words = [word if word.startswith("method=") else word.split(",")[0] for word in words]
     words = [fewer(word) for word in words] if "+experiment=sweep_km" in words else words
     words = ["dataset.validation=4" if word.startswith("dataset.validation=") else word for word in words]
     given = {w.split("=")[0] for w in words}
     if "+experiment=pretrain_testbed" in words:
         return words + SMALL_RECIPE
     extra = read_by(words, SMALL + SMALL_SELECTION) + (["seed=0"] if "+experiment=quickstart" in words else [])
-    if any(word == "-m" or word in SWEEPS for word in words) and not {"--cfg", "plan=true"} & {*words}:
+    if "-m" in words[3:] and "plan=true" not in words and not any("," in w for w in words if w.startswith("method=")):
         extra.append(f"hydra.sweeper.subset={JOBS}")
     if "+experiment=quickstart" in words:
         extra.append("dataset.task=colour-shared-0")

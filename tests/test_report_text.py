@@ -14,19 +14,9 @@ from stv_exp.report.text import markdown, shown
 from tests.report_runs import write_run
 
 TEXTS = [
-    *("[/INST]", "[bold]", "[/]", "[red]x[/red]", "[link=http://x]y", "\\[/b]", "[[[", ":smile:"),
-    *(
-        "\x1b[31mred",
-        "\x1b]0;title\x07",
-        "\x9b2J",
-        "two\nlines",
-        "tab\tbed",
-        "back\rward",
-        "\u202eright",
-        "\ud800",
-        "\0",
-    ),
-    *("a|b", "<image>", "$x$ $", "$\\frac$", "a_b^c", "100%&#~{}\\", "`code`", "# head", "猫 🐈", "é", "x" * 500, " "),
+    *("[/INST]", "[bold][/] [red]x[/red]", "[link=http://x]y", "\\[/b]", "[[[ :smile:"),
+    *("\x1b[31mred \x1b]0;title\x07 \x9b2J", "two\nlines\ttab \rback", "\u202eright", "\ud800", "\0"),
+    *("a|b <image> `code`", "$x$ $", "$\\frac$", "a_b^c 100%&#~{}\\", "# head", "猫 🐈 é", "x" * 500, " "),
 ]
 
 
