@@ -53,7 +53,7 @@ def small(command: str) -> list[str]:
     if "stv_exp.bench" in words:
         # All benchmarks run in `test_bench`; here it is the command that is to be understood.
         one = [] if words[3:] and not words[3].startswith("-") else ["insertion"]
-        few = ["--size", "idefics2_1m", "--rounds", "1", "--device", "cpu"]  # the last of two counts
+        few = ["--size", "idefics2_1m", "--rounds", "1", "--device", "cpu", "--threads", "1"]  # the last of two counts
         return [*words[:3], *one, *words[3:], *few]
     if "stv_exp" not in words or words[3] in ("list", "status"):
         return words
