@@ -76,7 +76,7 @@ def test_mtvs_search_is_the_papers_and_its_selection_comes_on_top():
     policy = PolicyConfig(queries=1, samples=32, lr=0.1, reward="first", selection_draws=10, selection_items=50)
     how = Method.of(config).how
     assert isinstance(how, Search)
-    paid = -(-how.final_evaluations(config.dataset.support) // how.step_evaluations())
+    paid = -(-how.final_evaluations(config.dataset.support, 1) // how.step_evaluations())
     assert (config.policy.steps - paid, paid) == (600, 16)
     assert vars(config.policy) == vars(policy) | {"steps": 616}
 
