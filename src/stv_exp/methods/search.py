@@ -111,6 +111,10 @@ class Search(How):
         """Candidates under which `decide` asks each of them."""
         return 0
 
+    def final_passes(self, n_support: int, n_locations: int) -> int:
+        """Calls of the model in `decide`, for what a plan reckons."""
+        return 0
+
     def check(self) -> None:
         policy = self.config.policy
         if "policy.samples" in self.reads and policy.samples < 2:

@@ -56,8 +56,10 @@ def _effects(config: Config) -> Estimate:
     where, grid = Method.of(config).where, model_grid(config)
     asked = where.asked()
     together = min(asked, config.trainer.batch_size)
-    calls = 2 + ceil(len(grid) / max(1, BRANCHES // max(1, together)))
-    return Estimate(_batches(asked, config) * calls, asked * (_prompt(config, config.scan.shots) + len(grid)))
+    parts = ceil(len(grid) / max(1, BRANCHES // max(1, together)))  # of the locations, each with what branches share
+    prompt = _prompt(config, config.scan.shots)
+    forwards, tokens = _batches(asked, config) * (2 + 2 * parts), asked * (prompt + len(grid) + parts)
+    return _settling(prompt) + Estimate(forwards, tokens)
 
 
 def _policy(config: Config) -> Estimate:
@@ -69,12 +71,17 @@ def _policy(config: Config) -> Estimate:
     answer = 1.0 if config.policy.reward == "first" else _answer(config)
     steps = how.affordable_steps(n_support, n_locations, answer)
     final = how.final_evaluations(n_support, n_locations)
-    asked = max(min(steps * config.policy.queries, n_support), how.final_queries(n_support))
-    together = steps == 0 or steps * config.policy.queries >= n_support
-    prefixes = _batches(asked, config) if together else asked
+    asked = min(steps * config.policy.queries, n_support)
+    prefixes = _batches(asked, config) if steps * config.policy.queries >= n_support else asked
+    queries = max(asked, how.final_queries(n_support))
     candidates = steps * how.step_evaluations() + final
-    passes = prefixes + steps + bool(final)
-    return Estimate(passes, asked * (_prompt(config, 0) - 1) + candidates * answer)
+    passes, prompt = prefixes + steps + how.final_passes(n_support, n_locations), _prompt(config, 0)
+    return _settling(prompt) + Estimate(passes, queries * (prompt - 1) + candidates * answer)
+
+
+def _settling(prompt: float) -> Estimate:
+    """Finding out how prompts of a length are scored: two of them in full, as trees, and as trees that start late."""
+    return Estimate(10, 8 * prompt)
 
 
 def _evaluation(config: Config) -> Estimate:

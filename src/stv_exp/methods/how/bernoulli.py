@@ -79,6 +79,9 @@ class Bernoulli(Reinforce):
     def final_candidates(self, n_locations: int) -> int:
         return self.config.policy.selection_draws
 
+    def final_passes(self, n_support: int, n_locations: int) -> int:
+        return -(-self.final_queries(n_support) // _BATCH)
+
     @staticmethod
     def _drawn(p: Tensor, queries: int, samples: int, generator: Generator) -> Tensor:
         """Choices `[Q, S, K]`: 0 inserts the mean, 1 leaves the location alone."""

@@ -65,3 +65,7 @@ class BestLocation(Search):
 
     def final_candidates(self, n_locations: int) -> int:
         return n_locations
+
+    def final_passes(self, n_support: int, n_locations: int) -> int:
+        """Of each few queries the prefixes, which no step has asked for, what their branches share, and these."""
+        return -(-self.final_queries(n_support) // _QUERIES) * (2 - (-n_locations // _BRANCHES))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stv_exp.methods.choice import best
 from stv_exp.methods.classifier import Classifier
 from stv_exp.methods.registry import register
 
@@ -29,7 +28,8 @@ class ClassMeans(Classifier):
         activations = readings.activations.float()
         means = torch.stack([activations[truth == c].mean(0) for c in range(len(labels))], -2)  # [*grid, C, D]
         right = (nearest(activations, means) == truth.view(-1, *[1] * len(readings.grid))).float().mean(0)
-        places = best(right, self.config.method.k)
+        order = right.flatten().sort(descending=True, stable=True).indices  # many are equal
+        places = torch.stack(torch.unravel_index(order[: self.config.method.k], right.shape), 1)
         return Classes(labels, places, means[tuple(places.unbind(1))], readings.site)
 
     def label(self, classes: Classes, activations: Tensor) -> Tensor:
