@@ -60,7 +60,7 @@ def test_a_single_job_that_cannot_work_is_refused_instead_of_planned(tmp_path):
         ["method=stv", "method.k=8"],
         ["method=few_shot"],
         ["method=mtv"],
-        ["method=tv"],
+        ["method=tv", "scan.shots=2"],
         ["method=fv", "scan.shots=2"],
         ["method=savs", "method.k=5"],
     ],
