@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from stv_exp.cli import configure
+from stv_exp.methods.method import Method
 from stv_exp.pipeline import run
 from stv_exp.plan import planned
 from stv_exp.stages.estimate import estimate
@@ -53,9 +54,21 @@ def test_a_single_job_that_cannot_work_is_refused_instead_of_planned(tmp_path):
     assert refused.returncode == 1 and "method.k=99 is not within" in refused.stderr and not refused.stdout
 
 
-@pytest.mark.parametrize("words", [["method=stv", "method.k=8"], ["method=few_shot"], ["method=mtv"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["method=stv", "method.k=8"],
+        ["method=few_shot"],
+        ["method=mtv"],
+        ["method=tv", "scan.shots=2"],
+        ["method=fv", "scan.shots=2"],
+        ["method=savs", "method.k=5"],
+    ],
+)
 def test_a_plan_is_close_to_what_the_job_then_costs(tmp_path, words):
-    config = configure("model=tiny", *words, *SMALL, f"outputs={tmp_path}")
+    read = Method.of(configure(*words)).reads
+    small = [word for word in SMALL if word.split("=")[0] in read or word.startswith(("dataset", "tracker"))]
+    config = configure("model=tiny", *words, *small, f"outputs={tmp_path}")
     (job,) = planned([config])
     metrics = run(config, [])
     for counted, found in (("forwards", job.cost.forwards), ("tokens", job.cost.tokens)):

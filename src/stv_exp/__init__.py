@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stv_exp.cli import configure as configure
     from stv_exp.data.loader import load_task as load_task
+    from stv_exp.library import build_bank as build_bank
     from stv_exp.library import load_backbone as load_backbone
     from stv_exp.library import run as run
     from stv_exp.library import search as search
     from stv_exp.report.frame import predictions as predictions
     from stv_exp.report.frame import runs as runs
-    from stv_exp.stages.bank import build_bank as build_bank
     from stv_exp.stages.evaluate import evaluate as evaluate
     from stv_exp.stages.scan import scan as scan
     from stv_exp.task_vector import TaskVector as TaskVector
 
 _FROM = {
     "TaskVector": "stv_exp.task_vector",
-    "build_bank": "stv_exp.stages.bank",
+    "build_bank": "stv_exp.library",
     "configure": "stv_exp.cli",
     "evaluate": "stv_exp.stages.evaluate",
     "load_backbone": "stv_exp.library",

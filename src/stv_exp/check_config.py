@@ -58,7 +58,7 @@ def _debugged(config: Config) -> Config:
     return replace(
         config,
         limit=min(config.limit or examples, examples),
-        scan=replace(config.scan, pairs=pairs),
+        scan=replace(config.scan, pairs=pairs, effect_prompts=min(config.scan.effect_prompts, 2)),
         policy=replace(policy, budget=0, **few),
         tracker=replace(config.tracker, name="none"),
     )

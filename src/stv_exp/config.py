@@ -17,6 +17,7 @@ Count = Annotated[int, Range(0)]
 Positive = Annotated[int, Range(1)]
 Share = Annotated[float, Range(0, 1)]
 Above0 = Annotated[float, Range(0, 100, above=True)]
+CHOICES = OneOf("random", "balanced", "nearest_question", "nearest_image", "facility_location")
 Many = Annotated[int, Range(0, 2**62)]
 PROJECT = Text(r"[^/\\#?%:\x00-\x1f\x7f]{1,128}", "a name without / \\ # ? % and :, at most 128 characters")
 ENTITY = Text(r"[\w.-]{0,128}", "the name of a user or a team")
@@ -123,9 +124,7 @@ class DatasetConfig:
 class DemonstrationsConfig:
     """How demonstrations are chosen: random, balanced, nearest_question, nearest_image or facility_location."""
 
-    choice: Annotated[str, OneOf("random", "balanced", "nearest_question", "nearest_image", "facility_location")] = (
-        "random"
-    )
+    choice: Annotated[str, CHOICES] = "random"
 
 
 @dataclass
@@ -149,10 +148,12 @@ class MethodConfig:
 
 @dataclass
 class ScanConfig:
-    """T query-context `pairs` of `shots` demonstrations each (T=100, s=4 in the paper)."""
+    """T `pairs` of `shots` demonstrations; `effect_prompts` show them shuffled; `per_label` examples to classify by."""
 
     pairs: Positive = 100
     shots: Positive = 4
+    effect_prompts: Positive = 25
+    per_label: Positive = 20
 
 
 @dataclass

@@ -15,11 +15,12 @@ from typing import Any
 
 from stv_exp.config import Config, setting
 from stv_exp.data.fingerprint import sources
-from stv_exp.methods.method import SCAN, Method
+from stv_exp.methods.method import READING, SCAN, Method
 from stv_exp.models.sources import fingerprint
 
 # Raised by hand when the results of a stage would change.
 VERSIONS = {"scan": 4, "bank": 4, "policy": 4, "run": 4}
+SOME = {"effects": 1}  # of stages that few methods have: the identity of others' results does not name them
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Signatures:
 
     run: str
     scan: str = ""
+    effects: str = ""
     bank: str = ""
     policy: str = ""
 
@@ -43,12 +45,16 @@ def signatures(config: Config) -> Signatures:
     origin = {"model": {**_model(config), "name": fingerprint(config.model.name)}, "data": {**data, **read}}
     method = Method.of(config)
     judgement = [origin, judged, config.method.name, _values(config, method.prompting()), config.seed]
+    if method.classifies:
+        scan = _sign("scan", origin, _values(config, READING), config.seed)
+        return Signatures(_sign("run", *judgement, scan, method.classifier_settings()), scan)
     if not method.inserts:
         return Signatures(_sign("run", *judgement))
     scan = _sign("scan", origin, _values(config, SCAN), config.seed)
-    bank = _sign("bank", scan, method.bank_settings(), config.seed)
+    effects = _sign("effects", scan, method.effects_settings(), config.seed) if method.where.asks else ""
+    bank = _sign("bank", effects or scan, method.bank_settings(), config.seed)
     policy = _sign("policy", bank, method.search_settings(), config.seed)
-    return Signatures(_sign("run", *judgement, policy, config.insertion.when), scan, bank, policy)
+    return Signatures(_sign("run", *judgement, policy, config.insertion.when), scan, effects, bank, policy)
 
 
 def settings(config: Config) -> dict[str, Any]:
@@ -68,7 +74,8 @@ def origin(config: Config) -> dict[str, Any]:
     if config.job != "run":
         return {"code": VERSIONS}
     data = _sign("data", sources(config.dataset, config.outputs))
-    return {"code": VERSIONS, "model": fingerprint(config.model.name), "data": data}
+    code = VERSIONS | (SOME if Method.of(config).where.asks else {})
+    return {"code": code, "model": fingerprint(config.model.name), "data": data}
 
 
 def _model(config: Config) -> dict[str, Any]:
@@ -82,5 +89,5 @@ def _values(config: Config, keys: Iterable[str]) -> dict[str, Any]:
 
 
 def _sign(stage: str, *parts: object) -> str:
-    text = json.dumps([stage, VERSIONS.get(stage, 1), *parts], sort_keys=True)
+    text = json.dumps([stage, (VERSIONS | SOME).get(stage, 1), *parts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

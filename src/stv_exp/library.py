@@ -5,14 +5,19 @@ What they return is what a run keeps, but nothing is looked up or written: `run`
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from stv_exp import pipeline
 from stv_exp.artefacts.bank import Bank
+from stv_exp.artefacts.scan import Scan
 from stv_exp.config import Config
 from stv_exp.data.task import Task
+from stv_exp.methods.method import Method
 from stv_exp.models import loading
 from stv_exp.models.backbone import Backbone
+from stv_exp.stages import bank as banks
+from stv_exp.stages.effects import measure
 from stv_exp.stages.search import choose
 from stv_exp.stages.vector import as_vector
 from stv_exp.task_vector import TaskVector
@@ -21,6 +26,17 @@ from stv_exp.task_vector import TaskVector
 def load_backbone(config: Config) -> Backbone:
     """The frozen model of `config.model`; raises `StvError` where it cannot be loaded."""
     return loading.load_backbone(config.model, config.trainer.accelerator)
+
+
+def build_bank(scan: Scan, config: Config, backbone: Backbone | None = None, task: Task | None = None) -> Bank:
+    """The locations and candidates of `config.method`.
+
+    The model is needed where candidates move to another site, and model and task where locations are found by asking;
+    raises `StvError` where they are not handed over.
+    """
+    if Method.of(config).where.asks and backbone and task:
+        scan = replace(scan, effects=measure(backbone, task, scan, config).scores)
+    return banks.build_bank(scan, config, backbone)
 
 
 def search(backbone: Backbone, task: Task, bank: Bank, config: Config) -> TaskVector:

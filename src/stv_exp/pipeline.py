@@ -16,6 +16,8 @@ import torch
 from stv_exp import memory
 from stv_exp.artefacts.bank import Bank
 from stv_exp.artefacts.chosen import Chosen
+from stv_exp.artefacts.effects import Effects
+from stv_exp.artefacts.readings import Classes, Readings
 from stv_exp.artefacts.scan import Scan
 from stv_exp.check_config import checked
 from stv_exp.config import Config
@@ -32,8 +34,9 @@ from stv_exp.methods.method import Method
 from stv_exp.models.backbone import COUNTED, Backbone
 from stv_exp.models.loading import load_backbone, model_grid
 from stv_exp.stages import evaluate as evaluation
-from stv_exp.stages import search
+from stv_exp.stages import reading, search
 from stv_exp.stages.bank import build_bank
+from stv_exp.stages.effects import measure
 from stv_exp.stages.evaluate import Prediction, accuracy, evaluate, summary
 from stv_exp.stages.examples import examples
 from stv_exp.stages.scan import scan
@@ -55,7 +58,7 @@ def check(config: Config) -> None:
 
 def _check_grid(config: Config) -> None:
     method = Method.of(config)
-    if method.inserts:
+    if method.inserts or method.classifies:
         method.check_grid(model_grid(config))
 
 
@@ -99,20 +102,24 @@ class Pipeline:
         return load_backbone(self.config.model, self.config.trainer.accelerator)
 
     def run(self) -> dict[str, Any]:
-        """Scan, bank, policy and evaluation; writes the run's files and returns its metrics."""
+        """The stages that the method needs, and evaluation; writes the run's files and returns its metrics."""
         costs: dict[str, Cost] = {}
         bank = chosen = None
         _check_grid(self.config)  # before the weights are loaded, and hours of scanning
         self._check_task()
         if self.method.inserts:
             scanned, costs["scan"] = self._stage("scan", Scan, self._scan)
-            bank, costs["bank"] = self._stage("bank", Bank, partial(build_bank, scanned, self.config))
+            if self.method.where.asks:
+                effects, costs["effects"] = self._stage("effects", Effects, partial(self._effects, scanned))
+                scanned = replace(scanned, effects=effects.scores)
+            bank, costs["bank"] = self._stage("bank", Bank, partial(self._bank, scanned))
             chosen, costs["policy"] = self._policy(bank)
         vector = as_vector(self.backbone, bank, chosen, self.config) if chosen and bank else None
+        classes = self._classes(costs) if self.method.classifies else None
         with measured(self.backbone) as costs["evaluation"]:
-            predictions = evaluate(self.backbone, self.task, vector, self.config)
+            predictions = evaluate(self.backbone, self.task, vector or classes, self.config)
         options = bank.centroids.shape[1] + self.method.how.may_decline if bank else 0
-        metrics = self._metrics(costs, chosen, predictions, options) | self._validation(vector)
+        metrics = self._metrics(costs, chosen, predictions, options) | self._validation(vector or classes)
         if vector:
             known = {"metrics": {key: metrics[key] for key in ("accuracy", "n")}}
             replace(vector, metadata=vector.metadata | known).save(self.job.folder / "task_vector.safetensors")
@@ -127,8 +134,10 @@ class Pipeline:
         if self.method.inserts:
             check_shots(self.task, self.config.scan.shots)
             search.check(self.task, self.config)
+        if self.method.classifies:
+            reading.check(self.task, self.config)
 
-    def _validation(self, vector: TaskVector | None) -> dict[str, float]:
+    def _validation(self, vector: TaskVector | Classes | None) -> dict[str, float]:
         """The score on the examples that settings may be chosen on, where some are held out."""
         if not self.task.validation:
             return {}
@@ -137,6 +146,18 @@ class Pipeline:
 
     def _scan(self) -> Scan:
         return scan(self.backbone, self.task, self.config)
+
+    def _effects(self, scanned: Scan) -> Effects:
+        return measure(self.backbone, self.task, scanned, self.config)
+
+    def _bank(self, scanned: Scan) -> Bank:
+        return build_bank(scanned, self.config, self.backbone)
+
+    def _classes(self, costs: dict[str, Cost]) -> Classes:
+        """What a classifier keeps of its readings, which stand where other methods have their scan."""
+        read = partial(reading.read, self.backbone, self.task, self.config)
+        readings, costs["scan"] = self._stage("scan", Readings, read)
+        return reading.learned(readings, self.config)
 
     def _policy(self, bank: Bank) -> tuple[Chosen, Cost]:
         """One candidate a location; the tracker sees the curve live."""

@@ -56,7 +56,7 @@ def _is_read(config: Config, key: str) -> bool:
     """Whether a setting says something about the job: those of other methods keep what they were."""
     method = Method.of(config)
     if key in ("method.k", "method.m"):
-        return method.inserts and key in method.reads
+        return key in method.reads
     if key == "method.shots":
         return config.method.shots > 0
     return not _is_own(key) or key in method.reads

@@ -7,7 +7,7 @@ equal bytes: safetensors keeps its metadata in a hash map, so there is one entry
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Self, get_type_hints
 
@@ -18,13 +18,15 @@ from safetensors.torch import save_file
 from stv_exp.artefacts.values import fits, named, one_line, too_deep
 from stv_exp.errors import StvError
 
+UNSAVED = {"saved": False}  # metadata of a field that is carried along only
+
 
 class Artefact:
     """Mixin for a dataclass whose fields are tensors or JSON values."""
 
     def save(self, path: Path | str) -> None:
         """Write every field to `path`, a `.safetensors` file; raises `StvError` for values that JSON does not know."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        values = {f.name: getattr(self, f.name) for f in _saved(self)}
         tensors = _apart({k: v.detach().cpu() for k, v in values.items() if isinstance(v, torch.Tensor)})
         rest = {k: v for k, v in values.items() if k not in tensors}
         name = type(self).__name__
@@ -58,7 +60,7 @@ class Artefact:
         if twice := sorted(tensors.keys() & written.keys()):
             raise cls._unreadable(path, f"it has {one_line(twice[0])} twice")
         values, hints = tensors | written, get_type_hints(cls)
-        known = {f.name: hints[f.name] for f in fields(cls)}  # type: ignore[arg-type]
+        known = {f.name: hints[f.name] for f in _saved(cls)}
         for name, value in values.items():
             if name not in known:
                 raise cls._unreadable(path, f"a {cls.__name__} has no {one_line(name)}")
@@ -74,6 +76,10 @@ class Artefact:
     @classmethod
     def _unreadable(cls, path: Path | str, reason: str) -> StvError:
         return StvError(f"{path} is not a saved {cls.__name__} ({reason}); check the path or make it anew.")
+
+
+def _saved(artefact: Any) -> list[Field[Any]]:
+    return [f for f in fields(artefact) if f.metadata != UNSAVED]
 
 
 def _apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from stv_exp.artefacts.base import Artefact
+from stv_exp.artefacts.base import UNSAVED, Artefact
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +17,8 @@ class Scan(Artefact):
 
     `[T, L, H, D]` at heads, `[T, L, D]` at the other sites. They keep the model's dtype, so that a half-precision
     model's take half the memory and no rounding is added. `layers` are the numbers that the L layers have in the model,
-    some of whose may hold no location (empty, as in older files: 0 to L - 1).
+    some of whose may hold no location (empty, as in older files: 0 to L - 1). `effects` of the grid are a stage of
+    their own, which the scan carries to a `Where` that has asked for them.
     """
 
     with_demonstrations: Tensor
@@ -26,6 +27,7 @@ class Scan(Artefact):
     demonstration_ids: list[list[str]]
     site: str = "head"
     layers: list[int] = field(default_factory=list)
+    effects: Tensor | None = field(default=None, metadata=UNSAVED)
 
     @property
     def grid(self) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from stv_exp.artefacts.bank import Bank
     from stv_exp.artefacts.scan import Scan
+    from stv_exp.methods.probe import Probe
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,15 @@ class Choice:
 
 
 class Where(Choice):
-    """Maps a scan to locations."""
+    """Maps a scan to locations.
+
+    One that has to ask the model for that says in `asks` which settings the answer depends on: `measure` is then a
+    stage of its own, whose result the scan carries as `effects`.
+    """
 
     kind = "where"
-    inserts: ClassVar[bool] = True  # else the method is prompting alone
+    inserts: ClassVar[bool] = True  # else no vector is looked for
+    asks: ClassVar[tuple[str, ...]] = ()
 
     def locations(self, scan: Scan) -> Tensor:
         """Different places of the scan's grid, `[K, 2]` or `[K, 1]` at sites without heads."""
@@ -78,12 +84,28 @@ class Where(Choice):
         """What locations are ranked by, one number a location of the scan's grid; None where by nothing."""
         return None
 
+    def count(self, grid: Grid) -> int:
+        """How many locations it will give."""
+        return self.config.method.k if "method.k" in self.reads else len(grid)
+
+    def asked(self) -> int:
+        """How many prompts `measure` asks at every location, for what a plan reckons."""
+        return 0
+
+    def measure(self, probe: Probe, scan: Scan) -> Tensor:
+        """One number a location of the scan's grid, by asking the model."""
+        raise NotImplementedError
+
 
 class What(Choice):
-    """Maps the activations at the locations to candidates."""
+    """Maps the activations at the locations to candidates.
+
+    Of heads, it may make one vector that is a candidate at every location of another site, `moves_to`: see `moved`.
+    """
 
     kind = "what"
     many: ClassVar[bool] = True  # whether a location may have more than one
+    moves_to: ClassVar[str] = ""
 
     def candidates(self, activations: Tensor) -> tuple[Tensor, Tensor]:
         """Candidates `[K, M, D]` and how many activations each stands for `[K, M]`, of activations `[K, T, D]`.
@@ -92,11 +114,16 @@ class What(Choice):
         """
         raise NotImplementedError
 
+    def moved(self, images: Tensor) -> Tensor:
+        """Candidates `[M, hidden]` at every location of `moves_to`, of what the heads' would write `[K, M, hidden]`."""
+        raise NotImplementedError
+
 
 class How(Choice):
     """Picks one candidate a location, or none; without asking the model, unless it is a `Search`."""
 
     kind = "how"
+    classifies: ClassVar[bool] = False  # whether it is a `Classifier`, which inserts nothing
 
     @property
     def may_decline(self) -> bool:
@@ -112,6 +139,13 @@ def check_k(config: Config, grid: Grid) -> None:
     """Raise `StvError` where `method.k` locations cannot be had of a grid."""
     if not 1 <= config.method.k <= len(grid):
         raise StvError(f"method.k={config.method.k} is not within the {grid}; choose 1 to {len(grid)}.")
+
+
+def best(scores: Tensor, k: int) -> Tensor:
+    """The places `[k, 2]` or `[k, 1]` of the highest scores of a grid, the highest first."""
+    import torch
+
+    return torch.stack(torch.unravel_index(scores.flatten().topk(k).indices, scores.shape), 1)
 
 
 def check_m(config: Config) -> None:

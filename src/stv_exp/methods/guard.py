@@ -47,6 +47,19 @@ def checked_locations(where: Where, scan: Scan) -> Tensor:
     return found
 
 
+def checked_effects(where: Where, effects: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """What a choice has measured: one finite number a location of the grid."""
+    import torch
+
+    if not isinstance(effects, torch.Tensor) or effects.shape != grid:
+        raise _wrong(where, f"numbers {list(grid)}", effects)
+    if not torch.isfinite(effects).all():
+        raise StvError(
+            f"method.where={where.name} measures NaN or infinity; check the weights or use model.dtype=float32."
+        )
+    return effects
+
+
 def checked_candidates(what: What, activations: Tensor) -> tuple[Tensor, Tensor]:
     """The candidates `[K, M, D]` of a choice, all finite, and their sizes `[K, M]`."""
     import torch

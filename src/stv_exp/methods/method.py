@@ -13,6 +13,7 @@ from stv_exp.methods.choice import Choice, Grid, How, What, Where
 from stv_exp.methods.registry import KINDS, find, source
 
 SCAN = ("scan.pairs", "scan.shots", "method.site", "demonstrations.choice")
+READING = ("scan.per_label", "method.site")
 INSERTION = ("insertion.mode", "insertion.weight", "insertion.norm_preserving")
 OWN = ("method", "demonstrations", "scan", "bank", "policy", "insertion")  # sections that belong to methods
 _NAMES = ("method.name", *(f"method.{kind}" for kind in KINDS))
@@ -40,8 +41,13 @@ class Method:
 
     @property
     def inserts(self) -> bool:
-        """Whether there is a vector to find; else the method is prompting alone."""
+        """Whether there is a vector to find; else the method is prompting or reading alone."""
         return self.where.inserts
+
+    @property
+    def classifies(self) -> bool:
+        """Whether answers are labels by what the model's activations are close to."""
+        return self.how.classifies
 
     @cached_property
     def reads(self) -> frozenset[str]:
@@ -49,6 +55,8 @@ class Method:
         keys = {*_NAMES, *self.prompting(), *(key for choice in self.choices for key in choice.reads)}
         if self.inserts:
             keys |= {*SCAN, *INSERTION, "insertion.when"}
+        if self.classifies:
+            keys |= {*READING}
         return frozenset(keys)
 
     @property
@@ -81,6 +89,11 @@ class Method:
         for choice in self.choices:
             choice.check_grid(grid)
 
+    def effects_settings(self) -> dict[str, Any]:
+        """What a `Where` that asks the model depends on beside its scan."""
+        settings = {key: setting(self.config, key) for key in self.where.asks if key not in _FREE}
+        return _sourced(self.where, settings)
+
     def bank_settings(self) -> dict[str, Any]:
         """What the bank depends on beside its scan."""
         return {**self._signed(self.where), **self._signed(self.what), "mode": self.config.insertion.mode}
@@ -90,10 +103,18 @@ class Method:
         edit = {key: setting(self.config, key) for key in INSERTION}
         return {**self._signed(self.how), **edit}
 
+    def classifier_settings(self) -> dict[str, Any]:
+        """What a classifier's answers depend on beside what it has read."""
+        return self._signed(self.how)
+
     def _signed(self, choice: Choice) -> dict[str, Any]:
-        settings = {key: value for key, value in choice.settings().items() if key not in _FREE}
-        named: dict[str, Any] = {choice.kind: choice.name, **settings}
-        return named | ({"source": code} if (code := source(type(choice))) else {})
+        return _sourced(choice, {key: value for key, value in choice.settings().items() if key not in _FREE})
+
+
+def _sourced(choice: Choice, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings beside the choice's name and, where it is not part of the package, its code."""
+    named: dict[str, Any] = {choice.kind: choice.name, **settings}
+    return named | ({"source": code} if (code := source(type(choice))) else {})
 
 
 def refuse_unread(keys: Iterable[str], methods: Sequence[Method]) -> None:

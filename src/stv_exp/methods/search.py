@@ -54,7 +54,8 @@ class Problem(Protocol):
 class Search(How):
     """A search over choices, one a location, by their reward on support queries. Its state is `logits`.
 
-    Its budget is `policy.steps` steps, or as many as `policy.budget` token-forwards of candidates pay for.
+    Its budget is `policy.steps` steps, or as many as `policy.budget` token-forwards of candidates pay for. One that
+    takes no steps, all of it in `decide`, has its own `affordable_steps`.
     """
 
     reads: ClassVar[tuple[str, ...]] = _BASE
@@ -76,12 +77,13 @@ class Search(How):
         """The choice at each location `[K]` once the search is over."""
         return problem.logits.detach().argmax(-1)
 
-    def affordable_steps(self, n_support: int, tokens: float) -> int:
+    def affordable_steps(self, n_support: int, n_locations: int, tokens: float) -> int:
         """Steps that the budget pays for beside the final decision, with answers of `tokens` tokens in the mean.
 
         Raises `StvError` where there is none.
         """
-        policy, each, final = self.config.policy, self.step_evaluations(), self.final_evaluations(n_support)
+        policy, each = self.config.policy, self.step_evaluations()
+        final = self.final_evaluations(n_support, n_locations)
         if policy.budget:
             steps = int((policy.budget / tokens - final) / (each * (3 if self.differentiates else 1)))
         else:
@@ -97,8 +99,20 @@ class Search(How):
         """Candidate evaluations of a step."""
         return self.config.policy.queries * self.config.policy.samples
 
-    def final_evaluations(self, n_support: int) -> int:
+    def final_evaluations(self, n_support: int, n_locations: int) -> int:
         """Candidate evaluations of `decide`."""
+        return self.final_queries(n_support) * self.final_candidates(n_locations)
+
+    def final_queries(self, n_support: int) -> int:
+        """Support queries that `decide` asks."""
+        return 0
+
+    def final_candidates(self, n_locations: int) -> int:
+        """Candidates under which `decide` asks each of them."""
+        return 0
+
+    def final_passes(self, n_support: int, n_locations: int) -> int:
+        """Calls of the model in `decide`, for what a plan reckons."""
         return 0
 
     def check(self) -> None:

@@ -16,7 +16,9 @@ from stv_exp.data.task import Task
 from stv_exp.methods.method import Method
 from stv_exp.methods.search import Search
 from stv_exp.models.backbone import Backbone
-from stv_exp.models.loading import load_skeleton
+from stv_exp.models.loading import load_skeleton, model_grid
+from stv_exp.stages.effects import BRANCHES
+from stv_exp.stages.reading import labelled
 
 SAMPLE = 8  # prompts whose length stands for all
 _tasks: dict[str, Task] = {}
@@ -36,14 +38,28 @@ class Estimate:
 
 
 def estimate(stage: str, config: Config) -> Estimate:
-    """What a stage (scan, bank, policy, evaluation) of a job will cost; raises `StvError` where a job cannot work."""
+    """What a stage (scan, effects, bank, policy, evaluation) will cost; raises `StvError` where a job cannot work."""
     return _STAGES[stage](config)
 
 
 def _scan(config: Config) -> Estimate:
-    """T queries behind their demonstrations, and alone."""
+    """T queries behind their demonstrations, and alone; for a classifier, those with labels alone."""
+    if Method.of(config).classifies:
+        asked = len(labelled(_task(config), config))
+        return Estimate(_batches(asked, config), asked * _prompt(config, 0))
     pairs = config.scan.pairs
     return Estimate(_batches(2 * pairs, config), pairs * (_prompt(config, config.scan.shots) + _prompt(config, 0)))
+
+
+def _effects(config: Config) -> Estimate:
+    """The prefix of each prompt once, and a token for every location behind it, and for none."""
+    where, grid = Method.of(config).where, model_grid(config)
+    asked = where.asked()
+    together = min(asked, config.trainer.batch_size)
+    parts = ceil(len(grid) / max(1, BRANCHES // max(1, together)))  # of the locations, each with what branches share
+    prompt = _prompt(config, config.scan.shots)
+    forwards, tokens = _batches(asked, config) * (2 + 2 * parts), asked * (prompt + len(grid) + parts)
+    return _settling(prompt) + Estimate(forwards, tokens)
 
 
 def _policy(config: Config) -> Estimate:
@@ -51,13 +67,21 @@ def _policy(config: Config) -> Estimate:
     how, n_support = Method.of(config).how, len(_task(config).support)
     if not isinstance(how, Search):
         return Estimate()
+    n_locations = _locations(config)
     answer = 1.0 if config.policy.reward == "first" else _answer(config)
-    steps, final = how.affordable_steps(n_support, answer), how.final_evaluations(n_support)
+    steps = how.affordable_steps(n_support, n_locations, answer)
+    final = how.final_evaluations(n_support, n_locations)
     asked = min(steps * config.policy.queries, n_support)
     prefixes = _batches(asked, config) if steps * config.policy.queries >= n_support else asked
+    queries = max(asked, how.final_queries(n_support))
     candidates = steps * how.step_evaluations() + final
-    passes = prefixes + steps + bool(final)
-    return Estimate(passes, asked * (_prompt(config, 0) - 1) + candidates * answer)
+    passes, prompt = prefixes + steps + how.final_passes(n_support, n_locations), _prompt(config, 0)
+    return _settling(prompt) + Estimate(passes, queries * (prompt - 1) + candidates * answer)
+
+
+def _settling(prompt: float) -> Estimate:
+    """Finding out how prompts of a length are scored: two of them in full, as trees, and as trees that start late."""
+    return Estimate(10, 8 * prompt)
 
 
 def _evaluation(config: Config) -> Estimate:
@@ -65,7 +89,9 @@ def _evaluation(config: Config) -> Estimate:
     task, answer = _task(config), _answer(config)
     queries = len(task.evaluation) + len(task.validation)
     batches = _batches(len(task.evaluation), config) + _batches(len(task.validation), config)
-    if config.dataset.metric == "likelihood":
+    if Method.of(config).classifies:
+        calls, more = 1.0, 0.0
+    elif config.dataset.metric == "likelihood":
         calls, more = 1.0 + len(task.labels), len(task.labels) * answer
     else:
         calls = min(answer, config.dataset.max_new_tokens)
@@ -75,10 +101,19 @@ def _evaluation(config: Config) -> Estimate:
 
 _STAGES: dict[str, Callable[[Config], Estimate]] = {
     "scan": _scan,
+    "effects": _effects,
     "bank": lambda _: Estimate(),
     "policy": _policy,
     "evaluation": _evaluation,
 }
+
+
+def _locations(config: Config) -> int:
+    """Of the bank that a search is handed."""
+    method = Method.of(config)
+    if method.what.moves_to:
+        return len(_skeleton(config.model).site(method.what.moves_to))
+    return method.where.count(model_grid(config))
 
 
 def _batches(n: int, config: Config) -> int:

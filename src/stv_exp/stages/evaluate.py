@@ -9,6 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from stv_exp.artefacts.readings import Classes
 from stv_exp.config import Config
 from stv_exp.data.demonstrations import DemonstrationSampler, check_shots
 from stv_exp.data.prompts import Prompt, longest_first, make_prompt
@@ -20,6 +21,7 @@ from stv_exp.models.edits import Insertion
 from stv_exp.models.scorer import Scorer
 from stv_exp.stages.features import demonstration_features
 from stv_exp.stages.predict import predict
+from stv_exp.stages.reading import Reader
 from stv_exp.stages.trainer import Stage
 from stv_exp.statistics import interval
 from stv_exp.task_vector import TaskVector
@@ -85,9 +87,12 @@ class Classification(Stage):
 
 
 def evaluate(
-    backbone: Backbone, task: Task, vector: TaskVector | None, config: Config, split: str = "eval"
+    backbone: Backbone, task: Task, vector: TaskVector | Classes | None, config: Config, split: str = "eval"
 ) -> list[Prediction]:
-    """Answer every query of a split (eval or validation) behind `method.shots` demonstrations from the support."""
+    """Answer every query of a split (eval or validation) behind `method.shots` demonstrations from the support.
+
+    With a vector inserted, as the nearest of classes, or by prompting alone.
+    """
     check(task, config)
     score = metric(config.dataset.metric)
     queries = task.validation if split == "validation" else task.evaluation
@@ -121,7 +126,9 @@ def summary(predictions: list[Prediction], metric_name: str) -> dict[str, float]
     return found
 
 
-def _module(backbone: Backbone, task: Task, vector: TaskVector | None, config: Config) -> Stage:
+def _module(backbone: Backbone, task: Task, vector: TaskVector | Classes | None, config: Config) -> Stage:
+    if isinstance(vector, Classes):
+        return Reader(backbone, vector, config)
     if config.dataset.metric != "likelihood":
         return Evaluation(backbone, vector, config)
     return Classification(backbone, vector, config, task.labels)

@@ -61,13 +61,20 @@ def make_pairs(task: Task, config: Config, features: Features | None = None) -> 
 
     `features` are those of the support, for a `demonstrations.choice` that compares examples.
     """
-    pick = random.Random(f"{config.seed}/scan")
-    rounds = -(-config.scan.pairs // len(task.support))
-    queries = [q for _ in range(rounds) for q in pick.sample(task.support, len(task.support))][: config.scan.pairs]
+    prompts = with_demonstrations(task, config, config.scan.pairs, "scan", features)
+    return [(prompt, make_prompt(prompt.template, prompt.query)) for prompt in prompts]
+
+
+def with_demonstrations(
+    task: Task, config: Config, n: int, purpose: str, features: Features | None = None
+) -> list[Prompt]:
+    """`n` support queries behind `scan.shots` demonstrations each; `purpose` keeps draws apart."""
+    pick = random.Random(f"{config.seed}/{purpose}")
+    rounds = -(-n // len(task.support))
+    queries = [q for _ in range(rounds) for q in pick.sample(task.support, len(task.support))][:n]
     choice = config.demonstrations.choice
     sampler = DemonstrationSampler(task, config.seed, config.dataset.label_noise, choice, features or {}, _SHARE)
     template = config.dataset.template
     return [
-        (make_prompt(template, q, sampler.draw(q, config.scan.shots, f"scan{i}")), make_prompt(template, q))
-        for i, q in enumerate(queries)
+        make_prompt(template, q, sampler.draw(q, config.scan.shots, f"{purpose}{i}")) for i, q in enumerate(queries)
     ]

@@ -59,7 +59,8 @@ def search(module: CandidateSearch, logger: Logger | None = None, folder: Path |
     fit(module, logger, folder)
     with blamed(how), torch.no_grad():
         choices = how.decide(module)
-    evaluations = module.steps * how.step_evaluations() + how.final_evaluations(n_support)
+    final = how.final_evaluations(n_support, len(module.bank.locations))
+    evaluations = module.steps * how.step_evaluations() + final
     choices = checked_choices(how, module.bank, choices)
     return _chosen(module.bank, choices, dict(module.history), evaluations, module.scorer.way)
 
@@ -77,7 +78,7 @@ def fit(module: CandidateSearch, logger: Logger | None = None, folder: Path | No
 
 def check(task: Task, config: Config) -> None:
     """Raise `StvError` where a step would ask more queries than there are."""
-    if isinstance(Method.of(config).how, Search) and config.policy.queries > len(task.support):
+    if "policy.queries" in Method.of(config).how.reads and config.policy.queries > len(task.support):
         raise StvError(
             f"policy.queries={config.policy.queries} exceeds the {len(task.support)} support examples of "
             f"{task.name}; lower it or raise dataset.support."
@@ -183,7 +184,7 @@ class CandidateSearch(Stage):
         if self.config.policy.budget:
             answers = [self._answer(self._prompt(q))[: self._rewarded] for q in self.support]
             tokens = sum(map(len, answers)) / len(answers)
-        return self.how.affordable_steps(len(self.support), tokens)
+        return self.how.affordable_steps(len(self.support), len(self.bank.locations), tokens)
 
     def _rewards(self, queries: Sequence[Example], chosen: Insertion) -> Tensor:
         prompts = [self._prompt(q) for q in queries]

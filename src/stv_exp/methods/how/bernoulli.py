@@ -67,14 +67,20 @@ class Bernoulli(Reinforce):
         p = problem.logits.detach().sigmoid()  # not clamped as in the steps: what they gave up stays out
         p = p * (p >= policy.threshold)
         draws = self._drawn(p, 1, policy.selection_draws, problem.generator)
-        n_items = min(policy.selection_items, len(problem.support))
+        n_items = self.final_queries(len(problem.support))
         items = random.Random(self.config.seed).sample(problem.support, n_items)
         parts = [items[start : start + _BATCH] for start in range(0, n_items, _BATCH)]
         total = sum(problem.rewards(part, draws).sum(0) for part in parts)
         return draws[0, total.argmax()]  # type: ignore[union-attr]
 
-    def final_evaluations(self, n_support: int) -> int:
-        return self.config.policy.selection_draws * min(self.config.policy.selection_items, n_support)
+    def final_queries(self, n_support: int) -> int:
+        return min(self.config.policy.selection_items, n_support)
+
+    def final_candidates(self, n_locations: int) -> int:
+        return self.config.policy.selection_draws
+
+    def final_passes(self, n_support: int, n_locations: int) -> int:
+        return -(-self.final_queries(n_support) // _BATCH)
 
     @staticmethod
     def _drawn(p: Tensor, queries: int, samples: int, generator: Generator) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stv_exp.errors import StvError
-from stv_exp.methods.choice import Grid, Where, check_k
+from stv_exp.methods.choice import Grid, Where, best, check_k
 from stv_exp.methods.registry import register
 
 if TYPE_CHECKING:
@@ -23,10 +23,7 @@ class Sensitivity(Where):
     location_search = ("scan",)
 
     def locations(self, scan: Scan) -> Tensor:
-        import torch
-
-        best = self.scores(scan).flatten().topk(self.config.method.k).indices
-        return torch.stack(torch.unravel_index(best, scan.grid), 1)
+        return best(self.scores(scan), self.config.method.k)
 
     def scores(self, scan: Scan) -> Tensor:
         return SENSITIVITIES[self.config.method.sensitivity](scan)
