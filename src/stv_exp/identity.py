@@ -19,7 +19,7 @@ from stv_exp.methods.method import SCAN, Method
 from stv_exp.models.sources import fingerprint
 
 # Raised by hand when the results of a stage would change.
-VERSIONS = {"scan": 4, "bank": 4, "policy": 4, "run": 4}
+VERSIONS = {"scan": 4, "bank": 4, "policy": 4, "run": 4, "train": 1}
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Signatures:
     scan: str = ""
     bank: str = ""
     policy: str = ""
+    train: str = ""
 
 
 def signatures(config: Config) -> Signatures:
@@ -43,6 +44,9 @@ def signatures(config: Config) -> Signatures:
     origin = {"model": {**_model(config), "name": fingerprint(config.model.name)}, "data": {**data, **read}}
     method = Method.of(config)
     judgement = [origin, judged, config.method.name, _values(config, method.prompting()), config.seed]
+    if method.trains:
+        train = _sign("train", origin, method.train_settings(), config.seed)
+        return Signatures(_sign("run", *judgement, train), train=train)
     if not method.inserts:
         return Signatures(_sign("run", *judgement))
     scan = _sign("scan", origin, _values(config, SCAN), config.seed)

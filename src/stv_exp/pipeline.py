@@ -32,7 +32,7 @@ from stv_exp.methods.method import Method
 from stv_exp.models.backbone import COUNTED, Backbone
 from stv_exp.models.loading import load_backbone, model_grid
 from stv_exp.stages import evaluate as evaluation
-from stv_exp.stages import search
+from stv_exp.stages import search, train
 from stv_exp.stages.bank import build_bank
 from stv_exp.stages.evaluate import Prediction, accuracy, evaluate, summary
 from stv_exp.stages.examples import examples
@@ -43,6 +43,7 @@ from stv_exp.task_vector import TaskVector
 from stv_exp.tracking.pictures import of_task
 from stv_exp.tracking.tracker import Tracker, tracked
 from stv_exp.tracking.view import check as check_tracker
+from stv_exp.trained_edit import TrainedEdit
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def check(config: Config) -> None:
 
 def _check_grid(config: Config) -> None:
     method = Method.of(config)
-    if method.inserts:
+    if method.inserts or method.trains:
         method.check_grid(model_grid(config))
 
 
@@ -108,14 +109,19 @@ class Pipeline:
             scanned, costs["scan"] = self._stage("scan", Scan, self._scan)
             bank, costs["bank"] = self._stage("bank", Bank, partial(build_bank, scanned, self.config))
             chosen, costs["policy"] = self._policy(bank)
-        vector = as_vector(self.backbone, bank, chosen, self.config) if chosen and bank else None
+        vector: TaskVector | TrainedEdit | None = None
+        if chosen and bank:
+            vector = as_vector(self.backbone, bank, chosen, self.config)
+        elif self.method.trains:
+            vector, costs["train"] = self._train()
         with measured(self.backbone) as costs["evaluation"]:
             predictions = evaluate(self.backbone, self.task, vector, self.config)
         options = bank.centroids.shape[1] + self.method.how.may_decline if bank else 0
         metrics = self._metrics(costs, chosen, predictions, options) | self._validation(vector)
         if vector:
-            known = {"metrics": {key: metrics[key] for key in ("accuracy", "n")}}
-            replace(vector, metadata=vector.metadata | known).save(self.job.folder / "task_vector.safetensors")
+            known = {"metrics": {key: metrics[key] for key in ("accuracy", "n")}, "run": self.signatures.run}
+            name = "task_vector" if chosen else "trained_edit"
+            replace(vector, metadata=vector.metadata | known).save(self.job.folder / f"{name}.safetensors")
         self.job.write_predictions([p.as_json() for p in predictions])
         self.job.write_examples(examples(self.task, predictions))
         write_json(self.job.folder / "metrics.json", metrics)
@@ -127,8 +133,10 @@ class Pipeline:
         if self.method.inserts:
             check_shots(self.task, self.config.scan.shots)
             search.check(self.task, self.config)
+        if self.method.trains:
+            train.check(self.task, self.config)
 
-    def _validation(self, vector: TaskVector | None) -> dict[str, float]:
+    def _validation(self, vector: TaskVector | TrainedEdit | None) -> dict[str, float]:
         """The score on the examples that settings may be chosen on, where some are held out."""
         if not self.task.validation:
             return {}
@@ -150,6 +158,18 @@ class Pipeline:
         if chosen.history:
             self.job.write_history(chosen.history)
         return chosen, cost
+
+    def _train(self) -> tuple[TrainedEdit, Cost]:
+        """The parameters of an edit; the tracker sees the curve live."""
+        folder = self.store.scratch("train", self.signatures.train)
+
+        def make() -> TrainedEdit:
+            return train.train(self.backbone, self.task, self.config, self.tracker.logger, folder)
+
+        edit, cost = self._stage("train", TrainedEdit, make)
+        shutil.rmtree(folder, ignore_errors=True)
+        self.job.write_history(edit.history)
+        return edit, cost
 
     def _stage(self, name: str, kind: type[A], make: Callable[[], A]) -> tuple[A, Cost]:
         """Look a stage up in the store, or make it and measure that."""

@@ -18,7 +18,7 @@ from stv_exp.report.tables import Table
 from stv_exp.stages.estimate import Estimate, estimate
 from stv_exp.title import titles
 
-_STAGES = ("scan", "bank", "policy")
+_STAGES = ("scan", "bank", "policy", "train")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from stv_exp.methods.method import Method
 from stv_exp.report.damage import flat
 
 _BARE = {"dataset.name", "dataset.task", "model.name"}  # values that need no key
-_UNTOLD = {"method.name", "method.where", "method.what", "method.how", "dataset.loader", "outputs", "study"}
+_UNTOLD = {"method.name", "method.where", "method.what", "method.how", "method.edit"}
+_UNTOLD |= {"dataset.loader", "outputs", "study"}
+_OWN = ("method", "policy", "scan", "bank", "insertion", "train")  # sections of which a method reads some
 
 
 def title(config: Config, varying: Collection[str] = ()) -> str:
@@ -46,7 +48,9 @@ def _is_read(config: Config, key: str) -> bool:
         return method.inserts and key in method.reads
     if key == "method.shots":
         return config.method.shots > 0
-    return key.partition(".")[0] not in ("method", "policy", "scan", "bank", "insertion") or key in method.reads
+    return (
+        key.partition(".")[0] not in ("method", "policy", "scan", "bank", "insertion", "train") or key in method.reads
+    )
 
 
 def _word(key: str, value: object) -> str:

@@ -11,22 +11,24 @@ from stv_exp.config import Config, setting
 from stv_exp.errors import StvError
 from stv_exp.methods.choice import Choice, Grid, How, What, Where
 from stv_exp.methods.registry import KINDS, find, source
+from stv_exp.methods.trained import Trained
 
 SCAN = ("scan.pairs", "scan.shots", "method.site", "demonstrations.choice")
 INSERTION = ("insertion.mode", "insertion.weight", "insertion.norm_preserving")
-_OWN = ("method", "demonstrations", "scan", "bank", "policy", "insertion")  # sections that belong to methods
-_NAMES = ("method.name", *(f"method.{kind}" for kind in KINDS))
+_OWN = ("method", "demonstrations", "scan", "bank", "policy", "insertion", "train")  # sections that belong to methods
+_NAMES = ("method.name", "method.where", "method.what", "method.how")
 _FREE = ("policy.cache_bytes",)  # changes no result, so no signature
 
 
 @dataclass(frozen=True)
 class Method:
-    """`where`, `what` and `how` of a job."""
+    """`where`, `what` and `how` of a job, or the `edit` that it trains."""
 
     config: Config
     where: Where
     what: What
     how: How
+    edit: Trained
 
     @classmethod
     def of(cls, config: Config) -> Method:
@@ -36,12 +38,17 @@ class Method:
 
     @property
     def choices(self) -> tuple[Choice, ...]:
-        return (self.where, self.what, self.how)
+        return (self.where, self.what, self.how, self.edit)
 
     @property
     def inserts(self) -> bool:
         """Whether there is a vector to find; else the method is prompting alone."""
         return self.where.inserts
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is an edit with parameters to train."""
+        return self.edit.trains
 
     @cached_property
     def reads(self) -> frozenset[str]:
@@ -69,7 +76,7 @@ class Method:
         """Raise `StvError` for choices that do not go together and for settings that cannot work."""
         for choice in self.choices:
             if need := choice.needs(self.where, self.what, self.how):
-                names = [f"{kind}={getattr(self.config.method, kind)}" for kind in KINDS if kind != "where"]
+                names = [f"{kind}={getattr(self.config.method, kind)}" for kind in ("what", "how")]
                 raise StvError(
                     f"method.where={self.config.method.where} does not go with {', '.join(names)}; use {need}."
                 )
@@ -89,6 +96,10 @@ class Method:
         """What the search depends on beside its bank."""
         edit = {key: setting(self.config, key) for key in INSERTION}
         return {**self._signed(self.how), **edit}
+
+    def train_settings(self) -> dict[str, Any]:
+        """What the training depends on beside model and data."""
+        return self._signed(self.edit)
 
     def _signed(self, choice: Choice) -> dict[str, Any]:
         settings = {key: value for key, value in choice.settings().items() if key not in _FREE}

@@ -11,7 +11,7 @@ from stv_exp.report.tables import Table, by_model, in_order
 
 _COUNTED = ("seconds", "forwards", "token_forwards", "peak_memory_by_stage")
 _MEMORY = _COUNTED[-1]
-_STAGES = ("scan", "bank", "policy", "evaluation")
+_STAGES = ("scan", "bank", "policy", "train", "evaluation")
 _NAMES = ["method", "task", "seed", "run", "stage"]
 _HEADERS = ["seconds", "forwards", "token-forwards", "peak memory (MB)", "queries to pay"]
 

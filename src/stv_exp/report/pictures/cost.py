@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from stv_exp.report.pictures.canvas import colour, legend, log_axis, marker, panels, plain, short_numbers, unit_limits
 
-STAGES = ("scan", "bank", "policy", "evaluation")
+STAGES = ("scan", "bank", "policy", "train", "evaluation")
 ROWS = 30  # that are still readable
 _AXES = {"search_token_forwards": "token-forwards of the search", "seconds.total": "seconds, all stages"}
 _COSTS = {"seconds": "seconds", "token_forwards": "token-forwards"}
