@@ -44,7 +44,7 @@ class Hificl(Trained):
     def shapes(cls, shape: Shape, options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         heads, n, rank = (len(shape.layers), shape.n_heads), options["virtual"], options["rank"]
         if not rank:
-            return dict.fromkeys(("keys", "values"), (*heads, n, shape.head_dim))
+            return dict.fromkeys(("key", "value"), (*heads, n, shape.head_dim))
         sides = {"a": (*heads, n, rank), "b": (*heads, rank, shape.head_dim)}
         return {f"{name}_{side}": size for name in ("key", "value") for side, size in sides.items()}
 
