@@ -245,7 +245,8 @@ class Backbone:
 
         shots = len(prompt.demonstrations)
         fit = bisect_right(range(shots), context, key=tokens) - 1
-        advice = f"lower method.shots or scan.shots to {fit}" if fit >= 0 else "not even the query fits: shorten it"
+        least = f"lower method.shots, scan.shots or train.shots to {fit}"
+        advice = least if fit >= 0 else "not even the query fits: shorten it"
         return (
             f"A prompt of {shots} demonstrations takes {tokens(shots)} tokens with its answer, but {self.name} holds "
             f"{context}; {advice}."

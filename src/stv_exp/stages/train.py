@@ -150,6 +150,8 @@ class Training(Stage):
         return found
 
     def training_step(self, batch: list[Example], batch_idx: int) -> None:
+        if self.patient.epochs and not self.step:
+            self._look()  # the start may be the best
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         before = self.backbone.token_forwards
@@ -205,17 +207,21 @@ class Training(Stage):
         return activations + self.config.train.noise * length * drawn
 
     def _record(self, **values: float) -> None:
-        """Keep this step's curves; at the end of an epoch, look whether training is still worth it."""
-        if self.patient.epochs and self.step % self.per_epoch == 0:
-            self.patient.look(self._validation_loss(), {name: v.detach() for name, v in self.weights.items()})
-            self.trainer.should_stop = self.patient.over
+        """Keep this step's curves; at the end of an epoch, look at the validation loss first."""
         if self.patient.epochs:
+            if self.step % self.per_epoch == 0:
+                self._look()
             values["validation_loss"] = self.patient.loss
         for name, value in values.items():
             self.history[name].append(value)
         if self.trainer.loggers:
             self.log_dict(values, batch_size=1)
             self.log("step", float(self.step), batch_size=1)
+
+    def _look(self) -> None:
+        """Whether training is still worth it."""
+        self.patient.look(self._validation_loss(), {name: v.detach() for name, v in self.weights.items()})
+        self.trainer.should_stop = self.patient.over
 
     @torch.no_grad()
     def _validation_loss(self) -> float:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _INSERTED = ("when", "mode", "weight", "norm_preserving")
 
 
-@register("vectors")
-class Vectors(Trained):
+@register("learned")
+class Learned(Trained):
     """A free vector at every location of the site, trained by cross-entropy (LTV, arXiv 2509.24169)."""
 
     reads = (
