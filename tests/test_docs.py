@@ -218,6 +218,8 @@ def test_the_examples_of_own_parts_are_valid(tmp_path):
     assert "cosine k=12 m=4 plain seed 0" in run([*command, *few, "dataset=flags", "method=cosine"], ROOT).stdout
     own_choice = ["dataset=flags", "method=cosine", "method.how=largest.LargestCluster"]
     assert "cosine k=12 m=4 plain seed 0" in run([*command, *own_choice], ROOT).stdout
+    own_edit = ["dataset=flags", "method=learned", "method.edit=shift.Shift", "train.epochs=1"]
+    assert "learned plain seed 0" in run([*command, *own_edit], ROOT).stdout
     words = ["dataset=words", "dataset.eval=2", "model=mine", "method=few_shot"]
     assert "3 layers x 4 heads of 12 at transformer.h" in run([*command, *words], ROOT).stdout
 

@@ -20,7 +20,7 @@ from stv_exp.data.task import Task
 from stv_exp.disk.store import Store
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures
-from stv_exp.methods import How, What, Where
+from stv_exp.methods import How, Trained, What, Where
 from stv_exp.methods.method import Method
 from stv_exp.methods.registry import KINDS, choices
 from stv_exp.models.edits import Edit, Insertion
@@ -35,7 +35,7 @@ from tests.forked import Ended
 SOURCE = Path(__file__).parents[1] / "src/stv_exp"
 SITES = ("head", "attention", "mlp", "residual")
 OWN = '''
-from stv_exp.methods import How, What, Where
+from stv_exp.methods import How, Trained, What, Where
 
 
 class LastLayers(Where):
@@ -67,7 +67,7 @@ class Largest(How):
 '''
 BROKEN = """
 import torch
-from stv_exp.methods import How, What, Where
+from stv_exp.methods import How, Trained, What, Where
 
 
 class Raises(Where):
@@ -355,8 +355,8 @@ def test_an_edit_is_its_formula():
         torch.testing.assert_close(keep[:, None] * x + edit.values, expected)
 
 
-def test_the_kinds_are_three():
-    assert {"where": Where, "what": What, "how": How} == KINDS
+def test_the_kinds_are_three_and_what_may_stand_instead():
+    assert {"where": Where, "what": What, "how": How, "edit": Trained} == KINDS
     assert isinstance(Insertion(torch.zeros(0, 2), torch.zeros(0, 4)).map(torch.clone), Insertion)
 
 

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from stv_exp.stages.evaluate import evaluate as evaluate
     from stv_exp.stages.scan import scan as scan
     from stv_exp.task_vector import TaskVector as TaskVector
+    from stv_exp.trained_edit import TrainedEdit as TrainedEdit
 
 _FROM = {
     "TaskVector": "stv_exp.task_vector",
+    "TrainedEdit": "stv_exp.trained_edit",
     "build_bank": "stv_exp.library",
     "configure": "stv_exp.cli",
     "evaluate": "stv_exp.stages.evaluate",

@@ -50,7 +50,7 @@ def _smaller(config: Config) -> Config:
 
 def _debugged(config: Config) -> Config:
     """As little as still passes through every line: enough pairs for the clusters, enough support for the shots."""
-    policy, method = config.policy, config.method
+    policy, method, train = config.policy, config.method, config.train
     pairs = min(config.scan.pairs, max(_FEW, method.m))
     examples = max(_FEW, config.scan.shots + 1, method.shots + 1, config.dataset.validation + 2)
     most = {"steps": 4, "queries": 1, "samples": 2, "selection_draws": 2, "selection_items": 2}
@@ -60,6 +60,7 @@ def _debugged(config: Config) -> Config:
         limit=min(config.limit or examples, examples),
         scan=replace(config.scan, pairs=pairs, effect_prompts=min(config.scan.effect_prompts, 2)),
         policy=replace(policy, budget=0, **few),
+        train=replace(train, epochs=1, batch=min(train.batch, 2), shots=min(train.shots, _FEW - 1)),
         tracker=replace(config.tracker, name="none"),
     )
 

@@ -97,7 +97,7 @@ def _limits() -> str:
 
 def _parts() -> str:
     """Resolver for `--help`: the choices that a method is made of, from their registry."""
-    lines = ["A method is made of three choices; each may also be the dotted path of a class of your own:"]
+    lines = ["A method is three choices, or an edit; each may also be the dotted path of a class of your own:"]
     for kind in KINDS:
         lines += [f"\nmethod.{kind}=", *(f"  {name:<16}{summary(found)}" for name, found in choices(kind).items())]
     return "\n".join(lines)

@@ -11,14 +11,10 @@ from typing import Annotated, Any
 from omegaconf import MISSING
 
 from stv_exp.metrics import METRICS
-from stv_exp.ranges import FOLDER, NAME, PATH, OneOf, Range, Text, Texts
+from stv_exp.ranges import FOLDER, NAME, PATH, Above0, Count, Many, OneOf, Positive, Range, Share, Text, Texts
+from stv_exp.train_config import TrainConfig
 
-Count = Annotated[int, Range(0)]
-Positive = Annotated[int, Range(1)]
-Share = Annotated[float, Range(0, 1)]
-Above0 = Annotated[float, Range(0, 100, above=True)]
 CHOICES = OneOf("random", "balanced", "nearest_question", "nearest_image", "facility_location")
-Many = Annotated[int, Range(0, 2**62)]
 PROJECT = Text(r"[^/\\#?%:\x00-\x1f\x7f]{1,128}", "a name without / \\ # ? % and :, at most 128 characters")
 ENTITY = Text(r"[\w.-]{0,128}", "the name of a user or a team")
 TAGS = Texts(r"[^\x00-\x1f\x7f]{1,64}", "a list of words, each of at most 64 characters")
@@ -131,14 +127,16 @@ class DemonstrationsConfig:
 class MethodConfig:
     """Three choices: `where` to insert, `what` the candidates are, `how` one candidate a location is chosen.
 
-    Each is a name (`--help` lists them) or the dotted path of a class. `site` is head, attention, mlp or residual; `k`
-    locations of it, `m` candidates a location. `shots` demonstrations stand in the prompt when it is evaluated.
+    Or none of them and `edit`, which has parameters to train. Each is a name (`--help` lists them) or the dotted
+    path of a class. `site` is head, attention, mlp or residual; `k` locations of it, `m` candidates a location. `shots`
+    demonstrations stand in the prompt when it is evaluated.
     """
 
     name: str = MISSING
     where: str = MISSING
     what: str = MISSING
     how: str = MISSING
+    edit: str = "none"
     site: Annotated[str, OneOf("head", "attention", "mlp", "residual")] = "head"
     shots: Count = 0
     k: Count = 0
@@ -277,6 +275,7 @@ class Config:
     bank: BankConfig = field(default_factory=BankConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     insertion: InsertionConfig = field(default_factory=InsertionConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)

@@ -18,9 +18,10 @@ from stv_exp.data.fingerprint import sources
 from stv_exp.methods.method import READING, SCAN, Method
 from stv_exp.models.sources import fingerprint
 
+STAGES = ("scan", "effects", "bank", "policy", "train")  # in their order; no method needs them all
 # Raised by hand when the results of a stage would change.
 VERSIONS = {"scan": 4, "bank": 4, "policy": 4, "run": 4}
-SOME = {"effects": 1}  # of stages that few methods have: the identity of others' results does not name them
+SOME = {"effects": 1, "train": 1}  # of stages that few methods have: the identity of others' results names none
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Signatures:
     effects: str = ""
     bank: str = ""
     policy: str = ""
+    train: str = ""
 
 
 def signatures(config: Config) -> Signatures:
@@ -48,6 +50,9 @@ def signatures(config: Config) -> Signatures:
     if method.classifies:
         scan = _sign("scan", origin, _values(config, READING), config.seed)
         return Signatures(_sign("run", *judgement, scan, method.classifier_settings()), scan)
+    if method.trains:
+        train = _sign("train", origin, method.train_settings(), config.seed)
+        return Signatures(_sign("run", *judgement, train), train=train)
     if not method.inserts:
         return Signatures(_sign("run", *judgement))
     scan = _sign("scan", origin, _values(config, SCAN), config.seed)
@@ -74,7 +79,9 @@ def origin(config: Config) -> dict[str, Any]:
     if config.job != "run":
         return {"code": VERSIONS}
     data = _sign("data", sources(config.dataset, config.outputs))
-    code = VERSIONS | (SOME if Method.of(config).where.asks else {})
+    method = Method.of(config)
+    has = {"effects": method.where.asks, "train": method.trains}
+    code = VERSIONS | {stage: version for stage, version in SOME.items() if has[stage]}
     return {"code": code, "model": fingerprint(config.model.name), "data": data}
 
 

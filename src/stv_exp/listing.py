@@ -26,6 +26,7 @@ _KINDS_OF_VALUES: dict[Any, str] = {
     str: "a text",
     str | None: "a text, or null",
     list[str]: "a list of texts",
+    list[int]: "a list of whole numbers",
     Any: "names with values, or null",
 }
 Line = tuple[str, str]  # a name and what it is

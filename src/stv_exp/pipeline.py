@@ -34,10 +34,10 @@ from stv_exp.methods.method import Method
 from stv_exp.models.backbone import COUNTED, Backbone
 from stv_exp.models.loading import load_backbone, model_grid
 from stv_exp.stages import evaluate as evaluation
-from stv_exp.stages import reading, search
+from stv_exp.stages import reading, search, train
 from stv_exp.stages.bank import build_bank
 from stv_exp.stages.effects import measure
-from stv_exp.stages.evaluate import Prediction, accuracy, evaluate, summary
+from stv_exp.stages.evaluate import Found, Prediction, accuracy, evaluate, summary
 from stv_exp.stages.examples import examples
 from stv_exp.stages.scan import scan
 from stv_exp.stages.search import choose
@@ -46,6 +46,7 @@ from stv_exp.task_vector import TaskVector
 from stv_exp.tracking.pictures import of_task
 from stv_exp.tracking.tracker import Tracker, tracked
 from stv_exp.tracking.view import check as check_tracker
+from stv_exp.trained_edit import TrainedEdit
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def check(config: Config) -> None:
 
 def _check_grid(config: Config) -> None:
     method = Method.of(config)
-    if method.inserts or method.classifies:
+    if method.inserts or method.classifies or method.trains:
         method.check_grid(model_grid(config))
 
 
@@ -104,29 +105,45 @@ class Pipeline:
     def run(self) -> dict[str, Any]:
         """The stages that the method needs, and evaluation; writes the run's files and returns its metrics."""
         costs: dict[str, Cost] = {}
-        bank = chosen = None
         _check_grid(self.config)  # before the weights are loaded, and hours of scanning
         self._check_task()
-        if self.method.inserts:
-            scanned, costs["scan"] = self._stage("scan", Scan, self._scan)
-            if self.method.where.asks:
-                effects, costs["effects"] = self._stage("effects", Effects, partial(self._effects, scanned))
-                scanned = replace(scanned, effects=effects.scores)
-            bank, costs["bank"] = self._stage("bank", Bank, partial(self._bank, scanned))
-            chosen, costs["policy"] = self._policy(bank)
-        vector = as_vector(self.backbone, bank, chosen, self.config) if chosen and bank else None
-        classes = self._classes(costs) if self.method.classifies else None
+        bank, chosen = self._searched(costs) if self.method.inserts else (None, None)
+        found = self._found(costs, bank, chosen)
         with measured(self.backbone) as costs["evaluation"]:
-            predictions = evaluate(self.backbone, self.task, vector or classes, self.config)
+            predictions = evaluate(self.backbone, self.task, found, self.config)
         options = bank.centroids.shape[1] + self.method.how.may_decline if bank else 0
-        metrics = self._metrics(costs, chosen, predictions, options) | self._validation(vector or classes)
-        if vector:
-            known = {"metrics": {key: metrics[key] for key in ("accuracy", "n")}}
-            replace(vector, metadata=vector.metadata | known).save(self.job.folder / "task_vector.safetensors")
+        metrics = self._metrics(costs, chosen, predictions, options) | self._validation(found)
+        if isinstance(found, TaskVector | TrainedEdit):
+            self._keep(found, metrics)
         self.job.write_predictions([p.as_json() for p in predictions])
         self.job.write_examples(examples(self.task, predictions))
         write_json(self.job.folder / "metrics.json", metrics)
         return metrics
+
+    def _searched(self, costs: dict[str, Cost]) -> tuple[Bank, Chosen]:
+        """What may be inserted, and what was chosen of it."""
+        scanned, costs["scan"] = self._stage("scan", Scan, self._scan)
+        if self.method.where.asks:
+            effects, costs["effects"] = self._stage("effects", Effects, partial(self._effects, scanned))
+            scanned = replace(scanned, effects=effects.scores)
+        bank, costs["bank"] = self._stage("bank", Bank, partial(self._bank, scanned))
+        chosen, costs["policy"] = self._policy(bank)
+        return bank, chosen
+
+    def _found(self, costs: dict[str, Cost], bank: Bank | None, chosen: Chosen | None) -> Found | None:
+        """What stands for the demonstrations; nothing where they are prompted with."""
+        if bank and chosen:
+            return as_vector(self.backbone, bank, chosen, self.config)
+        if self.method.trains:
+            edit, costs["train"] = self._train()
+            return edit
+        return self._classes(costs) if self.method.classifies else None
+
+    def _keep(self, found: TaskVector | TrainedEdit, metrics: dict[str, Any]) -> None:
+        """In the run's folder, with how good it is: it travels alone."""
+        known = {"metrics": {key: metrics[key] for key in ("accuracy", "n")}, "run": self.signatures.run}
+        name = "task_vector" if isinstance(found, TaskVector) else "trained_edit"
+        replace(found, metadata=found.metadata | known).save(self.job.folder / f"{name}.safetensors")
 
     def _check_task(self) -> None:
         """Read the data and hold every number against them: loading a large model takes minutes."""
@@ -136,12 +153,14 @@ class Pipeline:
             search.check(self.task, self.config)
         if self.method.classifies:
             reading.check(self.task, self.config)
+        if self.method.trains:
+            train.check(self.task, self.config)
 
-    def _validation(self, vector: TaskVector | Classes | None) -> dict[str, float]:
+    def _validation(self, found: Found | None) -> dict[str, float]:
         """The score on the examples that settings may be chosen on, where some are held out."""
         if not self.task.validation:
             return {}
-        predictions = evaluate(self.backbone, self.task, vector, self.config, "validation")
+        predictions = evaluate(self.backbone, self.task, found, self.config, "validation")
         return {"validation_accuracy": accuracy(predictions), "validation_n": len(predictions)}
 
     def _scan(self) -> Scan:
@@ -171,6 +190,18 @@ class Pipeline:
         if chosen.history:
             self.job.write_history(chosen.history)
         return chosen, cost
+
+    def _train(self) -> tuple[TrainedEdit, Cost]:
+        """The parameters of an edit; the tracker sees the curve live."""
+        folder = self.store.scratch("train", self.signatures.train)
+
+        def make() -> TrainedEdit:
+            return train.train(self.backbone, self.task, self.config, self.tracker.logger, folder)
+
+        edit, cost = self._stage("train", TrainedEdit, make)
+        shutil.rmtree(folder, ignore_errors=True)
+        self.job.write_history(edit.history)
+        return edit, cost
 
     def _stage(self, name: str, kind: type[A], make: Callable[[], A]) -> tuple[A, Cost]:
         """Look a stage up in the store, or make it and measure that."""

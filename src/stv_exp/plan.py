@@ -11,14 +11,12 @@ from dataclasses import dataclass
 
 from stv_exp.config import Config
 from stv_exp.disk.store import Store
-from stv_exp.identity import signatures
+from stv_exp.identity import STAGES, signatures
 from stv_exp.jobs import run_of
 from stv_exp.report.screen import print_line, print_table
 from stv_exp.report.tables import Table
 from stv_exp.stages.estimate import Estimate, estimate
 from stv_exp.title import titles
-
-_STAGES = ("scan", "effects", "bank", "policy")
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def _planned(config: Config, title: str, seen: set[str]) -> Planned:
         return Planned(title, "done", Estimate())
     if names.run in seen:
         return Planned(title, "the same as another", Estimate())
-    needed = {stage: name for stage in _STAGES if (name := getattr(names, stage))}
+    needed = {stage: name for stage in STAGES if (name := getattr(names, stage))}
     kept = [stage for stage, name in needed.items() if Store(config.outputs).holds(stage, name)]
     shared = [stage for stage, name in needed.items() if name in seen]
     left = [stage for stage in needed if stage not in {*kept, *shared}]

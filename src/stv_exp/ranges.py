@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from stv_exp.errors import StvError
 
@@ -79,6 +79,12 @@ NAME = Text(
 )
 PATH = Path(r"[^\x00-\x1f\x7f]*", "a path without control characters")
 FOLDER = Path(r"[^\x00-\x1f\x7f]+", "a path, not empty")
+
+Count = Annotated[int, Range(0)]
+Positive = Annotated[int, Range(1)]
+Share = Annotated[float, Range(0, 1)]
+Above0 = Annotated[float, Range(0, 100, above=True)]
+Many = Annotated[int, Range(0, 2**62)]
 
 
 def limits(schema: type, prefix: str = "") -> Iterator[tuple[str, Limit]]:

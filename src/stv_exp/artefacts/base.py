@@ -1,7 +1,8 @@
 """What stages hand to each other: frozen dataclasses that save themselves as one safetensors file.
 
-Tensors are the file's tensors, every other field is JSON in its header. Nothing is ever unpickled. Equal artefacts are
-equal bytes: safetensors keeps its metadata in a hash map, so there is one entry, of sorted JSON.
+Tensors are the file's tensors, those of a dict under `field.key`; every other field is JSON in its header. Nothing is
+ever unpickled. Equal artefacts are equal bytes: safetensors keeps its metadata in a hash map, so there is one entry, of
+sorted JSON.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ class Artefact:
     def save(self, path: Path | str) -> None:
         """Write every field to `path`, a `.safetensors` file; raises `StvError` for values that JSON does not know."""
         values = {f.name: getattr(self, f.name) for f in _saved(self)}
-        tensors = _apart({k: v.detach().cpu() for k, v in values.items() if isinstance(v, torch.Tensor)})
-        rest = {k: v for k, v in values.items() if k not in tensors}
+        tables = {k: v for k, v in values.items() if _is_table(v)}
+        named = {f"{k}.{name}": tensor for k, table in tables.items() for name, tensor in table.items()}
+        named |= {k: v for k, v in values.items() if isinstance(v, torch.Tensor)}
+        tensors = _apart({k: v.detach().cpu() for k, v in named.items()})
+        rest = {k: v for k, v in values.items() if k not in tensors and k not in tables}
         name = type(self).__name__
         if too_deep(rest):
             raise StvError(f"A {name} holds lists or dicts too deep within each other for a file; make it flatter.")
@@ -59,7 +63,7 @@ class Artefact:
             raise cls._unreadable(path, f"its {cls.__name__} is no JSON object, or one that nests too deep")
         if twice := sorted(tensors.keys() & written.keys()):
             raise cls._unreadable(path, f"it has {one_line(twice[0])} twice")
-        values, hints = tensors | written, get_type_hints(cls)
+        values, hints = _tables(tensors) | written, get_type_hints(cls)
         known = {f.name: hints[f.name] for f in _saved(cls)}
         for name, value in values.items():
             if name not in known:
@@ -80,6 +84,20 @@ class Artefact:
 
 def _saved(artefact: Any) -> list[Field[Any]]:
     return [f for f in fields(artefact) if f.metadata != UNSAVED]
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(v, torch.Tensor) for v in value.values())
+
+
+def _tables(tensors: dict[str, Any]) -> dict[str, Any]:
+    """A file's tensors, those with a dot in their name in a dict each field."""
+    found: dict[str, Any] = {name: tensor for name, tensor in tensors.items() if "." not in name}
+    for name, tensor in tensors.items():
+        field, dot, key = name.partition(".")
+        if dot and isinstance(table := found.setdefault(field, {}), dict):
+            table[key] = tensor
+    return found
 
 
 def _apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -11,23 +11,25 @@ from stv_exp.config import Config, setting
 from stv_exp.errors import StvError
 from stv_exp.methods.choice import Choice, Grid, How, What, Where
 from stv_exp.methods.registry import KINDS, find, source
+from stv_exp.methods.trained import Trained
 
 SCAN = ("scan.pairs", "scan.shots", "method.site", "demonstrations.choice")
 READING = ("scan.per_label", "method.site")
 INSERTION = ("insertion.mode", "insertion.weight", "insertion.norm_preserving")
-OWN = ("method", "demonstrations", "scan", "bank", "policy", "insertion")  # sections that belong to methods
-_NAMES = ("method.name", *(f"method.{kind}" for kind in KINDS))
+OWN = ("method", "demonstrations", "scan", "bank", "policy", "insertion", "train")  # sections that belong to methods
+_NAMES = ("method.name", "method.where", "method.what", "method.how")
 _FREE = ("policy.cache_bytes",)  # changes no result, so no signature
 
 
 @dataclass(frozen=True)
 class Method:
-    """`where`, `what` and `how` of a job."""
+    """`where`, `what` and `how` of a job, or the `edit` that it trains."""
 
     config: Config
     where: Where
     what: What
     how: How
+    edit: Trained
 
     @classmethod
     def of(cls, config: Config) -> Method:
@@ -37,7 +39,7 @@ class Method:
 
     @property
     def choices(self) -> tuple[Choice, ...]:
-        return (self.where, self.what, self.how)
+        return (self.where, self.what, self.how, self.edit)
 
     @property
     def inserts(self) -> bool:
@@ -48,6 +50,11 @@ class Method:
     def classifies(self) -> bool:
         """Whether answers are labels by what the model's activations are close to."""
         return self.how.classifies
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is an edit with parameters to train."""
+        return self.edit.trains
 
     @cached_property
     def reads(self) -> frozenset[str]:
@@ -77,7 +84,7 @@ class Method:
         """Raise `StvError` for choices that do not go together and for settings that cannot work."""
         for choice in self.choices:
             if need := choice.needs(self.where, self.what, self.how):
-                names = [f"{kind}={getattr(self.config.method, kind)}" for kind in KINDS if kind != "where"]
+                names = [f"{kind}={getattr(self.config.method, kind)}" for kind in ("what", "how")]
                 raise StvError(
                     f"method.where={self.config.method.where} does not go with {', '.join(names)}; use {need}."
                 )
@@ -106,6 +113,10 @@ class Method:
     def classifier_settings(self) -> dict[str, Any]:
         """What a classifier's answers depend on beside what it has read."""
         return self._signed(self.how)
+
+    def train_settings(self) -> dict[str, Any]:
+        """What the training depends on beside model and data."""
+        return self._signed(self.edit)
 
     def _signed(self, choice: Choice) -> dict[str, Any]:
         return _sourced(choice, {key: value for key, value in choice.settings().items() if key not in _FREE})

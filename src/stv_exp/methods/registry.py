@@ -15,9 +15,10 @@ from typing import TypeVar
 
 from stv_exp.errors import StvError
 from stv_exp.methods.choice import Choice, How, What, Where
+from stv_exp.methods.trained import Trained
 
 C = TypeVar("C", bound=Choice)
-KINDS: dict[str, type[Choice]] = {"where": Where, "what": What, "how": How}
+KINDS: dict[str, type[Choice]] = {"where": Where, "what": What, "how": How, "edit": Trained}
 _registered: dict[str, dict[str, type[Choice]]] = {kind: {} for kind in KINDS}
 
 

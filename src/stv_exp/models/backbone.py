@@ -25,6 +25,7 @@ from stv_exp.models.edits import captured, last_positions, only_logits
 from stv_exp.models.families import family_of
 from stv_exp.models.sites import Site, find_site
 from stv_exp.task_vector import TaskVector
+from stv_exp.trained_edit import TrainedEdit
 
 COUNTED = ("forwards", "tokens", "token_forwards")  # what a backbone counts of its work
 _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -213,7 +214,9 @@ class Backbone:
         return torch.stack([a.cpu() for a in activations], dim=1)
 
     @torch.inference_mode()
-    def generate(self, batch: BatchFeature, max_new_tokens: int, vector: TaskVector | None = None) -> list[str]:
+    def generate(
+        self, batch: BatchFeature, max_new_tokens: int, vector: TaskVector | TrainedEdit | None = None
+    ) -> list[str]:
         """Greedy continuations of a batch, cut at the first newline, with `vector` inserted if given."""
         texts: dict[int, str] = {}
         for rows, part in self.family.parts(batch):
@@ -242,7 +245,8 @@ class Backbone:
 
         shots = len(prompt.demonstrations)
         fit = bisect_right(range(shots), context, key=tokens) - 1
-        advice = f"lower method.shots or scan.shots to {fit}" if fit >= 0 else "not even the query fits: shorten it"
+        least = f"lower method.shots, scan.shots or train.shots to {fit}"
+        advice = least if fit >= 0 else "not even the query fits: shorten it"
         return (
             f"A prompt of {shots} demonstrations takes {tokens(shots)} tokens with its answer, but {self.name} holds "
             f"{context}; {advice}."

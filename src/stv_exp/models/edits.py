@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -184,6 +185,13 @@ def only_logits(model: Any, scored: Tensor) -> Iterator[None]:
     with ExitStack() as stack:
         if head is not None:
             stack.callback(head.register_forward_pre_hook(keep).remove)
+        yield
+
+
+@contextmanager
+def hooked(site: Site, change: Callable[[int, Tensor], Tensor | None]) -> Iterator[None]:
+    """Within the block each layer's activations at the site become `change(layer, activations)`; None: as they are."""
+    with _hooks(site, [(m, partial(change, layer)) for layer, m in zip(site.layers, site.modules, strict=True)]):
         yield
 
 

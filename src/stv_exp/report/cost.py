@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from stv_exp.identity import STAGES
 from stv_exp.report.cells import number
 from stv_exp.report.tables import Table, by_model, in_order
 
 _COUNTED = ("seconds", "forwards", "token_forwards", "peak_memory_by_stage")
 _MEMORY = _COUNTED[-1]
-_STAGES = ("scan", "effects", "bank", "policy", "evaluation")
+_STAGES = (*STAGES, "evaluation")
 _NAMES = ["method", "task", "seed", "run", "stage"]
 _HEADERS = ["seconds", "forwards", "token-forwards", "peak memory (MB)", "queries to pay"]
 

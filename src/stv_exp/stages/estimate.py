@@ -38,7 +38,7 @@ class Estimate:
 
 
 def estimate(stage: str, config: Config) -> Estimate:
-    """What a stage (scan, effects, bank, policy, evaluation) will cost; raises `StvError` where a job cannot work."""
+    """What a stage (scan, effects, bank, policy, train, evaluation) will cost; raises `StvError` where it cannot."""
     return _STAGES[stage](config)
 
 
@@ -84,6 +84,15 @@ def _settling(prompt: float) -> Estimate:
     return Estimate(10, 8 * prompt)
 
 
+def _train(config: Config) -> Estimate:
+    """The teacher's prompts, if there is one, and the batches that gradients come from; a start from means is small."""
+    n, train, answer = len(_task(config).support), config.train, _answer(config)
+    behind = _prompt(config, train.shots) + answer - 1 if Method.of(config).edit.taught else 0
+    steps = train.epochs * (n // train.batch)
+    calls = steps + (_batches(n, config) if behind else 0)
+    return Estimate(calls, n * behind + steps * train.batch * (_prompt(config, 0) + answer - 1))
+
+
 def _evaluation(config: Config) -> Estimate:
     """Each query behind its shots, and as many new tokens as its answer has, or as there are labels to compare."""
     task, answer = _task(config), _answer(config)
@@ -104,6 +113,7 @@ _STAGES: dict[str, Callable[[Config], Estimate]] = {
     "effects": _effects,
     "bank": lambda _: Estimate(),
     "policy": _policy,
+    "train": _train,
     "evaluation": _evaluation,
 }
 

@@ -16,6 +16,7 @@ from stv_exp.data.prompts import Prompt, longest_first, make_prompt
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 from stv_exp.metrics import Metric, letter_of, metric
+from stv_exp.models.answers import said
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.edits import Insertion
 from stv_exp.models.scorer import Scorer
@@ -25,6 +26,10 @@ from stv_exp.stages.reading import Reader
 from stv_exp.stages.trainer import Stage
 from stv_exp.statistics import interval
 from stv_exp.task_vector import TaskVector
+from stv_exp.trained_edit import TrainedEdit, attaching
+
+Inserted = TaskVector | TrainedEdit
+Found = Inserted | Classes  # what a method answers with beside prompting
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Evaluation(Stage):
 
     stage = "evaluation"
 
-    def __init__(self, backbone: Backbone, vector: TaskVector | None, config: Config) -> None:
+    def __init__(self, backbone: Backbone, vector: Inserted | None, config: Config) -> None:
         super().__init__()
         self.backbone = backbone
         self.vector = vector
@@ -63,11 +68,12 @@ class Classification(Stage):
 
     stage = "evaluation"
 
-    def __init__(self, backbone: Backbone, vector: TaskVector | None, config: Config, labels: Sequence[str]) -> None:
+    def __init__(self, backbone: Backbone, vector: Inserted | None, config: Config, labels: Sequence[str]) -> None:
         super().__init__()
         self.backbone = backbone
         self.scorer = Scorer(backbone, config.policy.cache_bytes)
-        self.insertion = _insertion(backbone, vector)
+        self.edit = vector if isinstance(vector, TrainedEdit) else None
+        self.insertion = _insertion(backbone, None if isinstance(vector, TrainedEdit) else vector)
         self.config = config
         self.labels = labels
 
@@ -82,12 +88,20 @@ class Classification(Stage):
         named = [replace(prompt, query=replace(prompt.query, answers=(label,))) for prompt in batch]
         template = self.config.dataset.template
         answers = [self.scorer.backbone.encode_answer(prompt, template) for prompt in named]
+        if self.edit:
+            return self._under_edit(self.edit, batch, answers)
         scores = self.scorer.score(batch, answers, self.insertion, self.config.insertion.when)
         return scores[:, 0].sum(-1) / torch.tensor([len(a) for a in answers], device=scores.device)
 
+    def _under_edit(self, edit: TrainedEdit, batch: Sequence[Prompt], answers: Sequence[Tensor]) -> Tensor:
+        """By whole forwards: an edit of every token leaves no prefix as it was."""
+        found = said(self.backbone, batch, answers, *attaching(edit, self.backbone.model, self.backbone.site))
+        parts = zip(found.by_answer(answers), answers, strict=True)
+        return torch.stack([-torch.nn.functional.cross_entropy(part.logits, answer) for part, answer in parts])
+
 
 def evaluate(
-    backbone: Backbone, task: Task, vector: TaskVector | Classes | None, config: Config, split: str = "eval"
+    backbone: Backbone, task: Task, vector: Found | None, config: Config, split: str = "eval"
 ) -> list[Prediction]:
     """Answer every query of a split (eval or validation) behind `method.shots` demonstrations from the support.
 
@@ -126,7 +140,7 @@ def summary(predictions: list[Prediction], metric_name: str) -> dict[str, float]
     return found
 
 
-def _module(backbone: Backbone, task: Task, vector: TaskVector | Classes | None, config: Config) -> Stage:
+def _module(backbone: Backbone, task: Task, vector: Found | None, config: Config) -> Stage:
     if isinstance(vector, Classes):
         return Reader(backbone, vector, config)
     if config.dataset.metric != "likelihood":

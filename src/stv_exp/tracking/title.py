@@ -11,7 +11,7 @@ from stv_exp.tracking.exhibit import Exhibit
 TAG = 64  # characters that W&B takes
 _NAME = 128
 _SIZES = ("method.k", "method.m", "method.shots")
-_SECTIONS = ("dataset", "demonstrations", "method", "scan", "bank", "policy", "insertion", "model")
+_SECTIONS = ("dataset", "demonstrations", "method", "scan", "bank", "policy", "insertion", "train", "model")
 _TOLD = ("method", "method.name", *_SIZES, "dataset", "dataset.task")
 
 

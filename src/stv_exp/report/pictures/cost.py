@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from stv_exp.identity import STAGES
 from stv_exp.report.pictures.canvas import colour, legend, log_axis, marker, panels, plain, short_numbers, unit_limits
 
-STAGES = ("scan", "effects", "bank", "policy", "evaluation")
 ROWS = 30  # that are still readable
 _AXES = {"search_token_forwards": "token-forwards of the search", "seconds.total": "seconds, all stages"}
 _COSTS = {"seconds": "seconds", "token_forwards": "token-forwards"}
@@ -58,7 +58,7 @@ def _points(axes: Axes, costs: pd.Series, accuracies: pd.Series, i: int, name: s
 
 
 def _by_stage(runs: pd.DataFrame, kind: str) -> pd.DataFrame:
-    columns = {f"{kind}.{stage}": stage for stage in STAGES if f"{kind}.{stage}" in runs}
+    columns = {f"{kind}.{stage}": stage for stage in (*STAGES, "evaluation") if f"{kind}.{stage}" in runs}
     return runs.groupby("label")[list(columns)].mean().rename(columns=columns).fillna(0).astype(float)
 
 

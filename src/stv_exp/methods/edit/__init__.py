@@ -1,0 +1,1 @@
+"""Edits whose parameters are trained through the frozen model, one a file."""
