@@ -1,6 +1,6 @@
-"""A run's artefacts in W&B: scan -> bank -> task vector.
+"""A run's artefacts in W&B: scan -> bank -> task vector, or a trained edit.
 
-The vector travels with its file. A scan holds T x L x H x D activations, gigabytes of a large model, and neither scan
+These travel with its file. A scan holds T x L x H x D activations, gigabytes of a large model, and neither scan
 nor bank is of use apart from its outputs folder: of these the record goes (signature, cost and checksum), so that the
 lineage is whole and the file, wherever it is kept, can be told. Names are signatures: runs that share a stage share its
 artifact.
@@ -20,6 +20,8 @@ from stv_exp.tracking.exhibit import Exhibit
 
 _READ = {"scan": ("scan.pairs", "scan.shots"), "bank": ("method.k", "method.m", "method.sensitivity")}
 
+_TRAVEL = ("task_vector", "trained_edit")
+
 
 def stages(exhibit: Exhibit) -> Iterator[wandb.Artifact]:
     """Scan and bank, as far as their records are here."""
@@ -35,12 +37,13 @@ def stages(exhibit: Exhibit) -> Iterator[wandb.Artifact]:
 
 
 def vector(exhibit: Exhibit) -> wandb.Artifact | None:
-    """The task vector, as its file; None where the run has made none."""
-    path = exhibit.folder / "task_vector.safetensors"
-    if not path.is_file():
+    """The task vector or the trained edit, as its file; None where the run has made none."""
+    files = [exhibit.folder / f"{kind}.safetensors" for kind in _TRAVEL]
+    path = next((file for file in files if file.is_file()), None)
+    if path is None:
         return None
-    keys = ("method.name", *_READ["bank"])
-    artifact = _artifact(f"task-vector-{exhibit.signature}", "task_vector", exhibit, keys, _bank(exhibit))
+    keys, name = ("method.name", *_READ["bank"]), path.stem.replace("_", "-")
+    artifact = _artifact(f"{name}-{exhibit.signature}", path.stem, exhibit, keys, _bank(exhibit))
     artifact.metadata |= {"accuracy": exhibit.metrics.get("accuracy"), "n": exhibit.metrics.get("n")}
     artifact.add_file(str(path.absolute()), policy="immutable")  # a finished run's files stay as they are
     return artifact
