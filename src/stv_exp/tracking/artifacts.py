@@ -1,6 +1,6 @@
 """A run's artefacts in W&B: scan -> bank -> task vector, or a trained edit.
 
-These travel with its file. A scan holds T x L x H x D activations, gigabytes of a large model, and neither scan
+These travel with their file. A scan holds T x L x H x D activations, gigabytes of a large model, and neither scan
 nor bank is of use apart from its outputs folder: of these the record goes (signature, cost and checksum), so that the
 lineage is whole and the file, wherever it is kept, can be told. Names are signatures: runs that share a stage share its
 artifact.
