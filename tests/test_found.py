@@ -14,7 +14,7 @@ from stv_exp import TaskVector
 from stv_exp.artefacts.base import UNSAVED
 from stv_exp.artefacts.scan import Scan
 from stv_exp.cli import configure
-from stv_exp.config import BankConfig
+from stv_exp.config import BankConfig, ModelConfig
 from stv_exp.data.words import load as load_words
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures
@@ -22,6 +22,8 @@ from stv_exp.library import build_bank
 from stv_exp.methods import Where
 from stv_exp.methods.method import Method
 from stv_exp.methods.where.indirect_effect import shuffled
+from stv_exp.models.loading import load_backbone
+from stv_exp.models.scorer import Scorer
 from stv_exp.pipeline import run
 from stv_exp.stages import reading
 from stv_exp.stages.effects import Asked, measure
@@ -29,6 +31,8 @@ from stv_exp.stages.scan import scan
 from stv_exp.stages.search import choose
 from tests import forked
 from tests.conftest import with_method
+from tests.families import FAMILIES
+from tests.test_oracles import TEXT, words
 
 SMALL = ["model=tiny", "tracker=none", "dataset.support=24", "dataset.eval=12"]
 FV = {"where": "indirect_effect", "what": "function_vector", "how": "best_location", "k": 4}
@@ -88,6 +92,20 @@ def test_effects_do_not_depend_on_the_batch(backbone, task, config, site):
     ]
     torch.testing.assert_close(*scores, atol=1e-6, rtol=0)
     assert scores[0].shape == found.grid
+
+
+def test_effects_are_those_of_full_forwards_where_some_layers_have_a_state(config, tmp_path, monkeypatch):
+    """And what heads in three of the layers write is a candidate at all five."""
+    FAMILIES["qwen3_next"](tmp_path / "model")
+    backbone, task = load_backbone(ModelConfig(str(tmp_path / "model"))), words()
+    config = replace(with_method(config, **FV), dataset=replace(config.dataset, template=TEXT))
+    config = replace(config, scan=replace(config.scan, effect_prompts=2))
+    found = scan(backbone, task, config)
+    scores = measure(backbone, task, found, config).scores
+    monkeypatch.setattr(Scorer, "choose", lambda self, *_: setattr(self, "way", "full"))
+    torch.testing.assert_close(scores, measure(backbone, task, found, config).scores, atol=1e-5, rtol=0)
+    bank = build_bank(replace(found, effects=scores), config, backbone)
+    assert found.grid == (3, 4) and bank.locations.tolist() == [[0], [1], [2], [3], [4]]
 
 
 def test_shuffled_prompts_ask_the_same_with_the_same_answers_at_other_places(backbone, task, config):
