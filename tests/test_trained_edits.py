@@ -25,6 +25,7 @@ from stv_exp.models.attached import shape_of
 from stv_exp.models.loading import load_backbone
 from stv_exp.models.sites import find_site
 from stv_exp.pipeline import run
+from stv_exp.report.gallery import _history
 from stv_exp.stages.estimate import estimate
 from stv_exp.stages.evaluate import evaluate
 from stv_exp.stages.train import Training, train
@@ -227,6 +228,7 @@ def test_a_run_trains_evaluates_and_keeps_its_edit(trained, name):
     passes = metrics["tokens"]["train"]
     assert metrics["token_forwards"]["train"] > passes, "a backward pass counts two"
     assert estimate("train", config).forwards <= metrics["forwards"]["train"]
+    assert _history(folder / "history.csv") == {}, "a training has no rewards, which is no damage"
 
 
 def test_signatures_follow_from_what_an_edit_reads(trained):
