@@ -112,6 +112,16 @@ def test_a_batch_is_its_rows_and_a_cache_changes_nothing(name, make):
     assert torch.equal(*texts)
 
 
+@pytest.mark.parametrize("name", EDITS)
+def test_half_precision_stays_close(name):
+    model, inputs = llama(), batch()
+    edit = edit_of(model, name)
+    with edit.inserted(model):
+        exact = logits(model, inputs)
+    with edit.inserted(model.bfloat16()):
+        torch.testing.assert_close(logits(model, inputs).float(), exact, atol=0.15, rtol=0.1)
+
+
 @pytest.mark.parametrize("site", ["head", "attention", "mlp", "residual"])
 @pytest.mark.parametrize("mode", ["replace", "add", "blend"])
 @pytest.mark.parametrize("when", ["every_step", "prompt"])
