@@ -25,6 +25,7 @@ from stv_exp.models.attached import shape_of
 from stv_exp.models.loading import load_backbone
 from stv_exp.models.sites import find_site
 from stv_exp.pipeline import run
+from stv_exp.report.gallery import _history
 from stv_exp.stages.estimate import estimate
 from stv_exp.stages.evaluate import evaluate
 from stv_exp.stages.train import Training, train
@@ -109,6 +110,16 @@ def test_a_batch_is_its_rows_and_a_cache_changes_nothing(name, make):
         options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
         texts = [model.generate(**inputs, **options, use_cache=cached) for cached in (True, False)]
     assert torch.equal(*texts)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_half_precision_stays_close(name):
+    model, inputs = llama(), batch()
+    edit = edit_of(model, name)
+    with edit.inserted(model):
+        exact = logits(model, inputs)
+    with edit.inserted(model.bfloat16()):
+        torch.testing.assert_close(logits(model, inputs).float(), exact, atol=0.15, rtol=0.1)
 
 
 @pytest.mark.parametrize("site", ["head", "attention", "mlp", "residual"])
@@ -227,6 +238,7 @@ def test_a_run_trains_evaluates_and_keeps_its_edit(trained, name):
     passes = metrics["tokens"]["train"]
     assert metrics["token_forwards"]["train"] > passes, "a backward pass counts two"
     assert estimate("train", config).forwards <= metrics["forwards"]["train"]
+    assert _history(folder / "history.csv") == {}, "a training has no rewards, which is no damage"
 
 
 def test_signatures_follow_from_what_an_edit_reads(trained):

@@ -28,7 +28,7 @@ class Artefact:
     def save(self, path: Path | str) -> None:
         """Write every field to `path`, a `.safetensors` file; raises `StvError` for values that JSON does not know."""
         values = {f.name: getattr(self, f.name) for f in _saved(self)}
-        tables = {k: v for k, v in values.items() if _is_table(v)}
+        tables = {name: values[name] for name in _tables_of(type(self))}
         named = {f"{k}.{name}": tensor for k, table in tables.items() for name, tensor in table.items()}
         named |= {k: v for k, v in values.items() if isinstance(v, torch.Tensor)}
         tensors = _apart({k: v.detach().cpu() for k, v in named.items()})
@@ -63,7 +63,7 @@ class Artefact:
             raise cls._unreadable(path, f"its {cls.__name__} is no JSON object, or one that nests too deep")
         if twice := sorted(tensors.keys() & written.keys()):
             raise cls._unreadable(path, f"it has {one_line(twice[0])} twice")
-        values, hints = _tables(tensors) | written, get_type_hints(cls)
+        values, hints = _gathered(tensors, _tables_of(cls)) | written, get_type_hints(cls)
         known = {f.name: hints[f.name] for f in _saved(cls)}
         for name, value in values.items():
             if name not in known:
@@ -86,17 +86,20 @@ def _saved(artefact: Any) -> list[Field[Any]]:
     return [f for f in fields(artefact) if f.metadata != UNSAVED]
 
 
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(isinstance(v, torch.Tensor) for v in value.values())
+def _tables_of(kind: type) -> list[str]:
+    """The fields of an artefact that are dicts of tensors."""
+    return [name for name, hint in get_type_hints(kind).items() if hint == dict[str, torch.Tensor]]
 
 
-def _tables(tensors: dict[str, Any]) -> dict[str, Any]:
-    """A file's tensors, those with a dot in their name in a dict each field."""
-    found: dict[str, Any] = {name: tensor for name, tensor in tensors.items() if "." not in name}
+def _gathered(tensors: dict[str, Any], tables: list[str]) -> dict[str, Any]:
+    """A file's tensors by field: those of a dict are named `field.key`."""
+    found: dict[str, Any] = {}
     for name, tensor in tensors.items():
         field, dot, key = name.partition(".")
-        if dot and isinstance(table := found.setdefault(field, {}), dict):
-            table[key] = tensor
+        if dot and field in tables and field not in tensors:
+            found.setdefault(field, {})[key] = tensor
+        else:
+            found[name] = tensor
     return found
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stv_exp.errors import StvError
 from stv_exp.methods.trained import Attended, Shape, Trained
 from stv_exp.models.attention import attention_edited
 from stv_exp.models.edits import hooked
+from stv_exp.models.paths import numbers
 from stv_exp.models.sites import Site
 
 Sites = Callable[[str], Site]  # a model's sites by name
@@ -23,6 +26,11 @@ Attach = Callable[[Callable[[], Tensor]], AbstractContextManager[Any]]  # an edi
 def shape_of(sites: Sites, layers: list[int] | None = None) -> Shape:
     """What an edit of these layers (none given: all with heads) is shaped by."""
     heads = sites("head")
+    if without := sorted(set(layers or ()) - set(heads.layers)):
+        raise StvError(
+            f"train.layers={layers} names layer {numbers(without)}, where the model has no heads; choose some of "
+            f"{numbers(heads.layers)}."
+        )
     return Shape(tuple(layers or heads.layers), heads.n_heads or 1, heads.dim, sites("attention").dim)
 
 
@@ -42,6 +50,7 @@ def attached(
     layers that were reached so far.
     """
     rows = {layer: row for row, layer in enumerate(options["layers"])}
+    like = _Copies(parameters)
     reached = 0
 
     def write(site: Site, layer: int, found: Tensor) -> Tensor | None:
@@ -50,7 +59,7 @@ def attached(
             return None
         reached += 1
         by_head = found if site.n_heads is None else found.unflatten(-1, (site.n_heads, site.dim))
-        change = partial(edit.changed, site=site.name, row=rows[layer], p=_like(parameters, found), options=options)
+        change = partial(edit.changed, site=site.name, row=rows[layer], p=like(found), options=options)
         new = _at(None if edit.when(options) == "every_token" else tokens(), edit.when(options), by_head, change)
         new = new.reshape(found.shape)
         return new if noise is None else noise(new)
@@ -60,7 +69,8 @@ def attached(
         if layer not in rows:
             return seen.out
         reached += 1
-        return edit.attended(seen, rows[layer], _like(parameters, seen.out)).to(seen.out.dtype)
+        exact = replace(seen, out=seen.out.float(), queries=seen.queries.float())
+        return edit.attended(exact, rows[layer], like(exact.out)).to(seen.out.dtype)
 
     with ExitStack() as stack:
         for name in edit.sites(options):
@@ -81,5 +91,15 @@ def _at(tokens: Tensor | None, when: str, found: Tensor, change: Callable[[Tenso
     return found.index_put(index, change(found[index]))
 
 
-def _like(parameters: Mapping[str, Tensor], found: Tensor) -> dict[str, Tensor]:
-    return {name: parameter.to(found) for name, parameter in parameters.items()}
+class _Copies:
+    """Parameters on the device and in the dtype of activations, copied once for each."""
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self.parameters = parameters
+        self._made: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
+
+    def __call__(self, found: Tensor) -> dict[str, Tensor]:
+        key = (found.device, found.dtype)
+        if key not in self._made:
+            self._made[key] = {name: parameter.to(found) for name, parameter in self.parameters.items()}
+        return self._made[key]

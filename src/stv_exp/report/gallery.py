@@ -58,12 +58,15 @@ def _histories(runs: pd.DataFrame) -> tuple[dict[str, list[dict[str, list[float]
 
 
 def _history(path: Path) -> dict[str, list[float]]:
-    """The rewards of a search by step, none where there was no search; raises `DamagedError`."""
+    """The rewards of a search by step, none where there was no search but a training; raises `DamagedError`."""
     if not os.path.lexists(path):
         return {}
     check_file(path)
     try:
-        columns = pd.read_csv(path)[_CURVES].astype(float)
+        table = pd.read_csv(path)
+        if "loss" in table and not {*_CURVES} & {*table}:
+            return {}
+        columns = table[_CURVES].astype(float)
     except OSError as error:
         raise DamagedError(f"{path.name} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
