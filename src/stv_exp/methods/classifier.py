@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from stv_exp.errors import StvError
-from stv_exp.methods.choice import Grid, How, What, Where, check_k
+from stv_exp.methods.choice import Grid, How, What, Where
+from stv_exp.methods.counts import check_k
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stv_exp.methods.choice import What, check_m
+from stv_exp.methods.choice import What
+from stv_exp.methods.counts import check_m
 from stv_exp.methods.registry import register
 
 if TYPE_CHECKING:

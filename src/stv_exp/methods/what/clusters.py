@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from stv_exp.methods.choice import What, check_m
+from stv_exp.methods.choice import What
+from stv_exp.methods.counts import check_m
 from stv_exp.methods.registry import register
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from stv_exp.data.prompts import Prompt, make_prompt
 from stv_exp.errors import StvError
-from stv_exp.methods.choice import Grid, Where, best, check_k
+from stv_exp.methods.choice import Grid, Where
+from stv_exp.methods.counts import best, check_k
 from stv_exp.methods.registry import register
 
 if TYPE_CHECKING:

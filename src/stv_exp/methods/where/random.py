@@ -3,7 +3,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from stv_exp.methods.choice import Grid, Where, check_k
+from stv_exp.methods.choice import Grid, Where
+from stv_exp.methods.counts import check_k
 from stv_exp.methods.registry import register
 
 if TYPE_CHECKING:
