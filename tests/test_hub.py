@@ -20,12 +20,13 @@ import pytest
 import torch
 from huggingface_hub import ModelCard, constants
 
-from stv_exp import TaskVector
+from stv_exp import TaskVector, TrainedEdit
 from stv_exp.errors import StvError
-from stv_exp.hub import FILE, write_folder
+from stv_exp.hub import write_folder
 from stv_exp.models.sites import find_heads
 from tests.conftest import llama, qwen2
 
+FILE = TaskVector.file
 HEADS = {"n_layers": 3, "n_heads": 6, "head_dim": 20}
 METADATA = {
     "model": "owner/model",
@@ -178,9 +179,8 @@ def test_the_readmes_script_pulls_pushes_and_combines(hub, tmp_path, monkeypatch
 
 def test_another_process_finds_it_by_the_environment_and_without_torch(hub, tmp_path):
     vector().push_to_hub("owner/name", token="writer")
-    code = (
-        "import sys; from stv_exp.hub import download; print(download('owner/name')); assert 'torch' not in sys.modules"
-    )
+    code = f"import sys; from stv_exp.hub import download; print(download('owner/name', '{FILE}'))"
+    code += "; assert 'torch' not in sys.modules"
     env = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -218,6 +218,19 @@ def test_the_card_says_what_the_vector_is_and_how_it_is_used(hub):
     script = card.text.split("```python\n")[1].split("```")[0]
     compile(script, "README.md", "exec")
     assert 'TaskVector.from_hub("owner/name")' in script and "with vector.inserted(model):" in script
+
+
+def test_a_trained_edit_travels_as_a_vector_does_and_is_no_vector(hub):
+    options = {"layers": [0, 2], "site": "mlp"}
+    parameters = {"vectors": torch.randn(2, 48), "scales": torch.ones(2)}
+    edit = TrainedEdit("live", parameters, options, {"method": "live", "model": "owner/model"})
+    edit.push_to_hub("owner/edit", token="writer")
+    found = TrainedEdit.from_hub("owner/edit")
+    assert torch.equal(found.parameters["vectors"], parameters["vectors"]) and found.options == options
+    card = hub.repos["owner/edit"]["main"]["README.md"].decode()
+    assert 'edit = TrainedEdit.from_hub("owner/edit")' in card and "| edit | live |" in card and "trained-edit" in card
+    with pytest.raises(StvError, match=r"owner/edit holds no task_vector.safetensors"):
+        TaskVector.from_hub("owner/edit")
 
 
 def test_a_folder_holds_what_a_push_uploads(hub, tmp_path):

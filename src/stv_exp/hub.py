@@ -1,73 +1,71 @@
-"""Task vectors on the Hugging Face Hub: a repo with one safetensors file and the model card that explains it.
+"""Task vectors and trained edits on the Hugging Face Hub: a repo with one safetensors file and its model card.
 
-`TaskVector.push_to_hub` and `TaskVector.from_hub` are the door; everything here runs without torch.
+`push_to_hub` and `from_hub` of these classes are the door; everything here runs without torch.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from stv_exp.artefacts.values import fits, one_line
+from stv_exp.card import Explained, card
 from stv_exp.errors import StvError
 from stv_exp.network import ask_hub, cache_if_offline, hub_address
 
 if TYPE_CHECKING:
-    from huggingface_hub import EvalResult, HfApi, ModelCard
-    from torch import Tensor
-
-FILE = "task_vector.safetensors"
-# Signs of Markdown and HTML; addresses, which become links by themselves; * and _ where they may begin or end emphasis.
-_MARKS = re.compile(r"[&<>|`#~$@\\\[\]\"]|:(?=//)|(?<=www)\.|\*(?! )|(?<! )\*|(?<!\w)_|_(?!\w)", re.IGNORECASE)
-
-_TEXT = """
-# {title}
-
-A task vector: {k} activations ({site}) that stand for the demonstrations of a task. Inserted into the frozen
-model at the last token of a query, they take the place of a many-shot prompt.
-
-{facts}{metrics}
-## Use it
-
-With `model` and `inputs` loaded as usual with transformers:
-
-```python
-from stv_exp import TaskVector
-
-vector = TaskVector.{load}
-with vector.inserted(model):
-    ids = model.generate(**inputs)
-```
-"""
+    from huggingface_hub import HfApi
 
 
-class Vector(Protocol):
-    """What a push has to know of a task vector."""
+class Saved(Explained, Protocol):
+    """What a push has to know."""
 
-    @property
-    def locations(self) -> Tensor: ...
-    @property
-    def vectors(self) -> Tensor: ...
-    @property
-    def metadata(self) -> dict[str, Any]: ...
-    @property
-    def mode(self) -> str: ...
-    @property
-    def site(self) -> str: ...
-    @property
-    def when(self) -> str: ...
     def save(self, path: Path | str) -> None: ...
 
 
+class OnHub:
+    """Mixin for an artefact that travels."""
+
+    noun: ClassVar[str]
+    file: ClassVar[str]
+
+    def push_to_hub(
+        self: Any,
+        repo_id: str,
+        *,
+        private: bool = False,
+        revision: str | None = None,
+        token: str | None = None,
+        commit_message: str = "",
+    ) -> str:
+        """Upload this and a model card to the repo `repo_id` (owner/name) of the hub; returns the commit's url.
+
+        A repo or branch `revision` that is missing is created; `private` concerns a new repo only. An older file and
+        card in the repo are replaced. `token` defaults to the one of `hf auth login`. Raises `StvError` where the hub
+        cannot be reached or does not let you write.
+        """
+        message = commit_message or f"Upload {self.noun}"
+        return push(self, repo_id, private=private, revision=revision, token=token, commit_message=message)
+
+    @classmethod
+    def from_hub(cls, repo_id: str, *, revision: str | None = None, token: str | None = None) -> Self:
+        """Load what `push_to_hub` uploaded, at a branch, tag or commit `revision`; downloaded once, then cached.
+
+        Raises `StvError` where the hub cannot be reached, or has no such repo or no such file in it.
+        """
+        path = download(repo_id, cls.file, revision, token)
+        try:
+            return cls.load(path)  # type: ignore[attr-defined]
+        except StvError as error:
+            raise StvError(f"The {cls.noun} of {repo_id} cannot be used: {error}") from error
+
+
 def push(
-    vector: Vector, repo_id: str, *, private: bool, revision: str | None, token: str | None, commit_message: str
+    artefact: Saved, repo_id: str, *, private: bool, revision: str | None, token: str | None, commit_message: str
 ) -> str:
-    """Upload `vector` and its card and return the commit's url; see `TaskVector.push_to_hub`."""
+    """Upload `artefact` and its card and return the commit's url; see `OnHub.push_to_hub`."""
     with _explained(repo_id, revision, writing=True):
         ask_hub()  # the client would try for half a minute
         api = _api(token)
@@ -75,7 +73,7 @@ def push(
         if revision and not revision.startswith("refs/"):  # refs/pr/1 comes from opening a pull request
             api.create_branch(repo_id, branch=revision, exist_ok=True)
     with TemporaryDirectory() as folder:
-        write_folder(vector, folder, repo_id)
+        write_folder(artefact, folder, repo_id)
         with _explained(repo_id, revision, writing=True):
             done = api.upload_folder(
                 repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
@@ -83,20 +81,20 @@ def push(
             return done.commit_url
 
 
-def download(repo_id: str, revision: str | None = None, token: str | None = None) -> Path:
-    """The file of a repo's task vector, from the cache where it is there; raises `StvError` where there is none."""
-    with _explained(repo_id, revision), cache_if_offline():
-        return Path(_api(token).hf_hub_download(repo_id, FILE, revision=revision))
+def download(repo_id: str, file: str, revision: str | None = None, token: str | None = None) -> Path:
+    """A file of a repo, from the cache where it is there; raises `StvError` where there is none."""
+    with _explained(repo_id, revision, file=file), cache_if_offline():
+        return Path(_api(token).hf_hub_download(repo_id, file, revision=revision))
 
 
-def write_folder(vector: Vector, folder: Path | str, repo_id: str | None = None) -> None:
-    """Write what a push uploads: `task_vector.safetensors` and `README.md`, the card.
+def write_folder(artefact: Saved, folder: Path | str, repo_id: str | None = None) -> None:
+    """Write what a push uploads: the artefact's file and `README.md`, the card.
 
-    With `repo_id` the card shows how to load the vector from the hub, without it from the file.
+    With `repo_id` the card shows how to load it from the hub, without it from the file.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    vector.save(Path(folder) / FILE)
-    _card(vector, repo_id).save(Path(folder) / "README.md")
+    artefact.save(Path(folder) / artefact.file)
+    card(artefact, repo_id).save(Path(folder) / "README.md")
 
 
 def _api(token: str | None) -> HfApi:
@@ -105,115 +103,13 @@ def _api(token: str | None) -> HfApi:
     return HfApi(hub_address(), token=token)
 
 
-def _card(vector: Vector, repo_id: str | None) -> ModelCard:
-    from huggingface_hub import ModelCard, ModelCardData
-
-    method = one_line(vector.metadata.get("method") or "")
-    base = _hub_id(vector.metadata.get("model"))
-    results = _results(vector.metadata)
-    data = ModelCardData(
-        base_model=base,
-        base_model_relation="adapter" if base else None,
-        library_name="stv_exp",
-        tags=["task-vector", "in-context-learning", *([method] if method else [])],
-        model_name=(repo_id or "task-vector") if results else None,
-        eval_results=results or None,
-    )
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n{_text(vector, repo_id)}")
-
-
-def _hub_id(model: Any) -> str | None:
-    """`model` where it reads as owner/name and is no folder of this machine."""
-    looks_so = isinstance(model, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model, re.ASCII)
-    return model if looks_so and not Path(model).exists() else None
-
-
-def _results(metadata: dict[str, Any]) -> list[EvalResult]:
-    """The accuracy as the hub's `model-index` wants it, which is for a named dataset."""
-    from huggingface_hub import EvalResult
-
-    accuracy, dataset = _metrics(metadata).get("accuracy"), metadata.get("dataset")
-    if accuracy is None or not dataset:
-        return []
-    return [
-        EvalResult(
-            task_type="text-generation",
-            dataset_type=one_line(dataset).partition("/")[0],
-            dataset_name=one_line(dataset),
-            metric_type="accuracy",
-            metric_value=accuracy,
-        )
-    ]
-
-
-def _metrics(metadata: dict[str, Any]) -> dict[str, float]:
-    """The numbers among them, of a size that can be written."""
-    metrics = metadata.get("metrics") or {}
-    return {name: value for name, value in metrics.items() if fits(value, float) and abs(value) < 1e100}
-
-
-def _text(vector: Vector, repo_id: str | None) -> str:
-    metrics = {name: f"{value:.4g}" for name, value in _metrics(vector.metadata).items()}
-    return _TEXT.format(
-        title=_escaped(f"Task vector: {_described(vector.metadata)}"),
-        k=len(vector.locations),
-        facts=_table("what", "value", _facts(vector)),
-        metrics=("\n## Metrics\n\n" + _table("metric", "value", metrics)) if metrics else "",
-        site=_escaped(vector.site),
-        load=f"from_hub({json.dumps(repo_id)})" if repo_id else f'load("{FILE}")',
-    )
-
-
-def _facts(vector: Vector) -> dict[str, Any]:
-    """The table's rows; None for what the metadata does not say."""
-    metadata = vector.metadata
-    named = {key: metadata.get(key) for key in ("dataset", "method", "seed", "operation")}
-    return {
-        "model": metadata.get("model"),
-        "model revision": metadata.get("revision"),
-        **named,
-        **{f"where {name} is": _origin(m) for name, m in _parents(metadata)},
-        "site": vector.site,
-        "mode": vector.mode,
-        "when": vector.when,
-        "locations (K)": len(vector.locations),
-        "dimension": vector.vectors.shape[1],
-        "layers": ", ".join(str(layer) for layer in vector.locations[:, 0].unique().tolist()),
-    }
-
-
-def _described(metadata: dict[str, Any]) -> str:
-    known = [metadata[key] for key in ("operation", "method", "dataset", "model") if metadata.get(key)]
-    return ", ".join(str(value) for value in known) or "of unknown origin"
-
-
-def _origin(metadata: dict[str, Any]) -> str:
-    """A vector that went into another, down to those that a search found."""
-    return _described(metadata) + "".join(f" ({name}: {_origin(m)})" for name, m in _parents(metadata))
-
-
-def _parents(metadata: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    return list(zip("ab", metadata.get("made_from") or (), strict=False))
-
-
-def _table(left: str, right: str, rows: dict[str, Any]) -> str:
-    lines = [f"| {left} | {right} |", "|---|---|"]
-    lines += [f"| {_escaped(key)} | {_escaped(value)} |" for key, value in rows.items() if value is not None]
-    return "\n".join(lines) + "\n"
-
-
-def _escaped(value: Any) -> str:
-    """A value as one line of text that is nothing else in Markdown or HTML: the metadata may be someone else's."""
-    return _MARKS.sub(lambda match: "".join(f"&#{ord(character)};" for character in match[0]), one_line(value))
-
-
 @contextmanager
-def _explained(repo_id: str, revision: str | None, writing: bool = False) -> Iterator[None]:
+def _explained(repo_id: str, revision: str | None, writing: bool = False, file: str = "") -> Iterator[None]:
     """Turn whatever the client raises in the block into one sentence."""
     try:
         yield
     except Exception as error:  # its HTTP library's errors too, and which library that is depends on its version
-        raise StvError(_sentence(_cause(error), repo_id, revision, writing)) from error
+        raise StvError(_sentence(_cause(error), repo_id, revision, writing, file)) from error
 
 
 def _cause(error: Exception) -> BaseException:
@@ -223,7 +119,7 @@ def _cause(error: Exception) -> BaseException:
     return (error.__cause__ or error) if isinstance(error, LocalEntryNotFoundError) else error
 
 
-def _sentence(error: BaseException, repo_id: str, revision: str | None, writing: bool) -> str:
+def _sentence(error: BaseException, repo_id: str, revision: str | None, writing: bool, file: str) -> str:
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.OfflineModeIsEnabled) and not constants.HF_HUB_OFFLINE:
@@ -232,7 +128,7 @@ def _sentence(error: BaseException, repo_id: str, revision: str | None, writing:
         errors.HFValidationError: f"{repo_id} is not a repo id of the hub; write it as owner/name.",
         errors.OfflineModeIsEnabled: f"{repo_id} cannot be reached because HF_HUB_OFFLINE is set; unset it.",
         errors.RevisionNotFoundError: f"{repo_id} has no revision {revision}; name a branch, tag or commit of it.",
-        errors.RemoteEntryNotFoundError: f"{repo_id} holds no {FILE}; name a repo that push_to_hub has written.",
+        errors.RemoteEntryNotFoundError: f"{repo_id} holds no {file}; name a repo that push_to_hub has written.",
     }
     for kind, sentence in known.items():
         if isinstance(error, kind):

@@ -142,8 +142,7 @@ class Pipeline:
     def _keep(self, found: TaskVector | TrainedEdit, metrics: dict[str, Any]) -> None:
         """In the run's folder, with how good it is: it travels alone."""
         known = {"metrics": {key: metrics[key] for key in ("accuracy", "n")}, "run": self.signatures.run}
-        name = "task_vector" if isinstance(found, TaskVector) else "trained_edit"
-        replace(found, metadata=found.metadata | known).save(self.job.folder / f"{name}.safetensors")
+        replace(found, metadata=found.metadata | known).save(self.job.folder / found.file)
 
     def _check_task(self) -> None:
         """Read the data and hold every number against them: loading a large model takes minutes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from stv_exp.artefacts.base import Artefact
 from stv_exp.artefacts.metadata import check_metadata, remembered
 from stv_exp.artefacts.values import one_line
 from stv_exp.errors import StvError
+from stv_exp.hub import OnHub
 from stv_exp.models.edits import MODES, Edit, inserted, unhooked
 from stv_exp.models.moments import Moments
 from stv_exp.models.paths import numbers
@@ -26,7 +27,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TaskVector(Artefact):
+class TaskVector(Artefact, OnHub):
     """Locations `[K, 2]` (layer, head) and the head activations `[K, head_dim]` to insert there.
 
     At a `site` without heads (attention, mlp, residual) locations are `[K, 1]`, vectors `[K, hidden_size]`. `mode` is
@@ -35,6 +36,9 @@ class TaskVector(Artefact):
     or `prompt`; a file of 0.2 has it in its metadata. `metadata` says where the vector comes from (model, method,
     dataset), and under `heads` what it fits. Vectors add, subtract and scale: see `__add__`.
     """
+
+    noun: ClassVar[str] = "task vector"
+    file: ClassVar[str] = "task_vector.safetensors"
 
     locations: Tensor
     vectors: Tensor
@@ -177,39 +181,24 @@ class TaskVector(Artefact):
         made = _made(operation, self, other)
         return replace(self, locations=locations, vectors=summed, metadata=made, weights=_weights(self, other, place))
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool = False,
-        revision: str | None = None,
-        token: str | None = None,
-        commit_message: str = "Upload task vector",
-    ) -> str:
-        """Upload this vector and a model card to the repo `repo_id` (owner/name) of the hub; returns the commit's url.
+    def summary(self) -> str:
+        """For its card."""
+        return (
+            f"A task vector: {len(self.locations)} activations ({one_line(self.site)}) that stand for the "
+            "demonstrations of a task.\nInserted into the frozen model at the last token of a query, they "
+            "take the place of a many-shot prompt."
+        )
 
-        A repo or branch `revision` that is missing is created; `private` concerns a new repo only. An older vector
-        and card in the repo are replaced. `token` defaults to the one of `hf auth login`. Raises `StvError` where
-        the hub cannot be reached or does not let you write.
-        """
-        from stv_exp.hub import push
-
-        options: dict[str, Any] = {"private": private, "revision": revision, "token": token}
-        return push(self, repo_id, **options, commit_message=commit_message)
-
-    @classmethod
-    def from_hub(cls, repo_id: str, *, revision: str | None = None, token: str | None = None) -> Self:
-        """Load what `push_to_hub` uploaded, at a branch, tag or commit `revision`; downloaded once, then cached.
-
-        Raises `StvError` where the hub cannot be reached, or has no such repo or no task vector in it.
-        """
-        from stv_exp.hub import download
-
-        path = download(repo_id, revision, token)
-        try:
-            return cls.load(path)
-        except StvError as error:
-            raise StvError(f"The task vector of {repo_id} cannot be used: {error}") from error
+    def facts(self) -> dict[str, Any]:
+        """For its card: what it is made of."""
+        return {
+            "site": self.site,
+            "mode": self.mode,
+            "when": self.when,
+            "locations (K)": len(self.locations),
+            "dimension": self.vectors.shape[1],
+            "layers": ", ".join(str(layer) for layer in self.locations[:, 0].unique().tolist()),
+        }
 
 
 def _whole(numbers: Tensor) -> bool:

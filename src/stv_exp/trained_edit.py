@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from stv_exp.artefacts.base import Artefact
 from stv_exp.artefacts.metadata import check_metadata
 from stv_exp.artefacts.values import fits, one_line
 from stv_exp.errors import StvError
+from stv_exp.hub import OnHub
 from stv_exp.methods.registry import choices, find
 from stv_exp.methods.trained import Trained
 from stv_exp.models.attached import Attach, Sites, attached, shape_of
@@ -26,12 +27,15 @@ from stv_exp.models.sites import find_site, unwrapped
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TrainedEdit(Artefact):
+class TrainedEdit(Artefact, OnHub):
     """The `edit` (its name among the choices), its `parameters` by name, L edited layers first, and its `options`.
 
     `metadata` says where it comes from (model, method, dataset, seed, run), and under `heads` what it fits; `history`
     holds the curves of its training, one list a column.
     """
+
+    noun: ClassVar[str] = "trained edit"
+    file: ClassVar[str] = "trained_edit.safetensors"
 
     edit: str
     parameters: dict[str, Tensor]
@@ -57,6 +61,19 @@ class TrainedEdit(Artefact):
     def size(self) -> int:
         """How many numbers it consists of."""
         return sum(values.numel() for values in self.parameters.values())
+
+    def summary(self) -> str:
+        """For its card."""
+        layers, kind = len(self.options["layers"]), one_line(self.edit)
+        return (
+            f"A trained edit ({kind}): {self.size} numbers in {layers} layers that stand for the demonstrations of a "
+            "task.\nInserted into the frozen model, they take the place of a many-shot prompt."
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """For its card: what it is made of."""
+        layers = ", ".join(str(layer) for layer in self.options["layers"])
+        return {"edit": self.edit, "parameters": self.size, "layers": layers}
 
     @property
     def kind(self) -> type[Trained]:
