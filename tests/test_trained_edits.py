@@ -34,6 +34,7 @@ from tests.conftest import llama, qwen2, with_method
 from tests.families import FAMILIES
 
 EDITS = [name for name in choices("edit") if name != "none"]
+TRAINED = [name for name in EDITS if find("edit", name).losses]
 ATTENDING = [name for name in EDITS if find("edit", name).attends]
 OPTIONS = {"site": "mlp", "when": "every_step", "mode": "add", "weight": 1.0, "norm_preserving": False}
 OPTIONS |= {"virtual": 3, "rank": 2}
@@ -223,7 +224,7 @@ def with_edit(config: Config, name: str, **changes: object) -> Config:
     return with_method(config, name=name, where="none", what="none", how="none", edit=name, site="mlp", **changes)
 
 
-@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_run_trains_evaluates_and_keeps_its_edit(trained, name):
     config = with_edit(trained, name)
     metrics = run(config, [])
@@ -241,6 +242,19 @@ def test_a_run_trains_evaluates_and_keeps_its_edit(trained, name):
     assert _history(folder / "history.csv") == {}, "a training has no rewards, which is no damage"
 
 
+def test_an_edit_that_is_not_trained_costs_its_start_alone_and_has_no_curve(trained):
+    config = with_edit(trained, "icv")
+    metrics = run(config, [])
+    shots = config.train.shots
+    assert metrics["forwards"]["train"] == 2 * -(-shots // config.trainer.batch_size), "with answers and without"
+    assert metrics["token_forwards"]["train"] == metrics["tokens"]["train"], "nothing runs backward"
+    (path,) = Path(config.outputs).glob("runs/*/trained_edit.safetensors")
+    assert TrainedEdit.load(path).history == {} and not (path.parent / "history.csv").exists()
+    fewer = replace(config, train=replace(config.train, shots=1))
+    other = replace(config, train=replace(config.train, epochs=9, lr=0.9))
+    assert signatures(fewer) != signatures(config) == signatures(other)
+
+
 def test_signatures_follow_from_what_an_edit_reads(trained):
     one = with_edit(trained, "live")
 
@@ -252,7 +266,7 @@ def test_signatures_follow_from_what_an_edit_reads(trained):
     assert signatures(one).scan == "" and signatures(with_edit(trained, "mimic")).train != signatures(one).train
 
 
-@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_killed_training_goes_on_bit_for_bit(trained, backbone, task, name, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("stv_exp.stages.checkpoint.EVERY", timedelta(0))
     caplog.set_level("INFO")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,8 +21,8 @@ from stv_exp.stages.teacher import contexts
 from stv_exp.stages.train import Training, train
 from tests.conftest import with_method
 from tests.families import FAMILIES
-from tests.oracles import hificl, i2cl, live, mimic
-from tests.oracles.training import Question, optimise
+from tests.oracles import hificl, i2cl, icv, live, mimic
+from tests.oracles.training import Question, answer_logits, optimise
 from tests.test_oracles import words
 
 TEXT = TemplateConfig("", "Q: {question}\nA: {answer}\n", "Q: {question}\nA:", " {answer}")
@@ -36,6 +37,7 @@ class Subject:
         self.task = replace(task, support=task.support[:STEPS])
         self.network = backbone.model
         layers = next(m.layers for m in self.network.modules() if hasattr(m, "layers") and hasattr(m, "embed_tokens"))
+        self.layers = layers
         self.attentions = [layer.self_attn for layer in layers]
         self.mlps = [layer.mlp for layer in layers]
 
@@ -131,6 +133,21 @@ def test_mimics_losses_and_updates_are_the_published_ones(subject):
     parts = (subject.network, subject.attentions, subject.mlps, p)
     loss = lambda i: mimic.loss(*parts, queries[i], teachers[i])[0]  # noqa: E731
     same(subject, config, optimise(loss, groups(config, p, (), ("bias",)), STEPS, WARMUP, 1.0), p)
+
+
+def test_icvs_directions_and_logits_are_the_published_ones(subject):
+    config = subject.with_edit("icv", shots=3)
+    config = replace(config, insertion=replace(config.insertion, weight=0.1))
+    edit = train(subject.backbone, subject.task, config)
+    drawn = random.Random(f"{config.seed}/moved").sample(subject.task.support, 3)
+    demonstrations = [subject.question(make_prompt(config.dataset.template, example)) for example in drawn]
+    vectors = icv.directions(subject.network, subject.layers, demonstrations)
+    torch.testing.assert_close(edit.parameters["vectors"], vectors, atol=1e-5, rtol=1e-5)
+    with edit.inserted(subject.network):
+        ours = answer_logits(subject.network, demonstrations[0]).detach()
+    theirs = icv.logits(subject.network, subject.mlps, vectors, 0.1, demonstrations[0])
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(ours, answer_logits(subject.network, demonstrations[0]), atol=1e-3), "it does something"
 
 
 def test_the_masks_are_a_difference_that_shows(subject):

@@ -199,7 +199,8 @@ class Pipeline:
 
         edit, cost = self._stage("train", TrainedEdit, make)
         shutil.rmtree(folder, ignore_errors=True)
-        self.job.write_history(edit.history)
+        if edit.history:
+            self.job.write_history(edit.history)
         return edit, cost
 
     def _stage(self, name: str, kind: type[A], make: Callable[[], A]) -> tuple[A, Cost]:

@@ -60,13 +60,18 @@ class Frozen(Protocol):
         """
         ...
 
+    def moved(self, site: str, n: int) -> Tensor:
+        """What the answers of `n` support examples change `[n, L, hidden]`: at their last token, less the query's."""
+        ...
+
 
 class Trained(Choice):
     """An edit with parameters. What a file needs beside them are its `options`, of the types `knows`.
 
     `losses` are their weights: `ce` of the answer, `kl` to the many-shot teacher's distribution, `mse` to its
-    activations at the site `observed`. `constants` are not trained. Parameters in `rates` have the learning rate of
-    that setting, those in `undecayed` no weight decay. Losses are of answer tokens.
+    activations at the site `observed`; without any, the start is all there is. `constants` are not trained. Parameters
+    in `rates` have the learning rate of that setting, those in `undecayed` no weight decay. Losses are of answer
+    tokens.
     """
 
     kind = "edit"

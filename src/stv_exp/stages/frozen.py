@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 
 import torch
@@ -48,11 +49,21 @@ class FrozenModel:
 
     def mean(self, site: str, of: str) -> Tensor:
         """Mean activation a layer `[L, H, D]` or `[L, hidden]` at answers or contexts; see `Frozen.mean`."""
-        prompts = self._prompts[of]()
-        stage = Means(self.backbone, self.config, site, of == "answers")
-        parts: Sequence[Tensor] = predict(stage, prompts, self.config.trainer)
+        return self._captured(self._prompts[of](), site, of == "answers").mean(0)
+
+    def moved(self, site: str, n: int) -> Tensor:
+        """What the answers of `n` support examples change `[n, L, hidden]`; see `Frozen.moved`."""
+        drawn = random.Random(f"{self.config.seed}/moved").sample(self.task.support, min(n, len(self.task.support)))
+        prompts = [make_prompt(self.config.dataset.template, example) for example in drawn]
+        return self._captured(prompts, site, True) - self._captured(prompts, site, False)
+
+    def _captured(self, prompts: Sequence[Prompt], site: str, answered: bool) -> Tensor:
+        """Activations of the edited layers, `[N, L, ...]`, in float32."""
+        parts: Sequence[Tensor] = predict(
+            Means(self.backbone, self.config, site, answered), list(prompts), self.config.trainer
+        )
         rows = [self.backbone.site(site).layers.index(layer) for layer in self.shape.layers]
-        return torch.cat(list(parts))[:, rows].mean(0)
+        return torch.cat(list(parts))[:, rows].float()
 
     @property
     def _prompts(self) -> dict[str, Callable[[], list[Prompt]]]:

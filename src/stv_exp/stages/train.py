@@ -57,7 +57,7 @@ def train(
 
 def check(task: Task, config: Config) -> None:
     """Raise `StvError` where a batch or the early stop would need more examples than there are."""
-    if config.train.batch > len(task.support):
+    if Method.of(config).edit.losses and config.train.batch > len(task.support):
         raise StvError(
             f"train.batch={config.train.batch} exceeds the {len(task.support)} support examples of {task.name}; "
             "lower it or raise dataset.support."
@@ -115,7 +115,7 @@ class Training(Stage):
         self.patient = Patience(config.train.patience)
         self.step = 0
         self.per_epoch = len(task.support) // config.train.batch
-        self.steps = config.train.epochs * self.per_epoch
+        self.steps = config.train.epochs * self.per_epoch if edit.losses else 0
         self._rewarded = 1 if config.train.tokens == "first" else None  # of an answer's tokens; None: all
         self._states: dict[str, Any] = {}
 
@@ -143,7 +143,7 @@ class Training(Stage):
     def batches(self) -> list[list[Example]]:
         """The queries of each step: epochs of a shuffled support; what fills no batch is left out of its epoch."""
         pick, n, found = Generator().manual_seed(self.config.seed), self.config.train.batch, list[list[Example]]()
-        for _ in range(self.config.train.epochs):
+        for _ in range(self.config.train.epochs if self.steps else 0):
             order = torch.randperm(len(self.task.support), generator=pick).tolist()
             epoch = [self.task.support[i] for i in order]
             found += [epoch[i * n : (i + 1) * n] for i in range(self.per_epoch)]
