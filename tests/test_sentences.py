@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are f
         ("policy.steps=many", "policy.steps: Value 'many' of type 'str' could not be converted to Integer."),
         ("method=svt", "method=svt is unknown; choose one of all_heads, few_shot"),
         ("dataset=vizwizz", "dataset=vizwizz is unknown; choose one of cub, dtd, easy_vqa, flowers, hub, okvqa"),
-        ("method.where=everywhere", "method.where=everywhere is unknown; choose one of all, none, random, sensitivity"),
+        ("method.where=everywhere", "method.where=everywhere is unknown; choose one of all, indirect_effect, none,"),
         ("method.k=17", "method.k=17 is not within the 16 heads of tiny (2 layers x 8 heads)"),
         ("method.m=9", "method.m=9 candidates cannot be made of scan.pairs=8 activations"),
         ("dataset.task=size-9", "dataset.task='size-9' is unknown; choose one of colour-0"),

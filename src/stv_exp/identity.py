@@ -18,7 +18,6 @@ from stv_exp.data.fingerprint import sources
 from stv_exp.methods.method import READING, SCAN, Method
 from stv_exp.models.sources import fingerprint
 
-STAGES = ("scan", "effects", "bank", "policy", "train")  # in their order; no method needs them all
 # Raised by hand when the results of a stage would change.
 VERSIONS = {"scan": 4, "bank": 4, "policy": 4, "run": 4}
 SOME = {"effects": 1, "train": 1}  # of stages that few methods have: the identity of others' results names none

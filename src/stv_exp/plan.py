@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from stv_exp.config import Config
 from stv_exp.disk.store import Store
-from stv_exp.identity import STAGES, signatures
+from stv_exp.identity import signatures
 from stv_exp.jobs import run_of
 from stv_exp.report.screen import print_line, print_table
+from stv_exp.report.stages import STAGES
 from stv_exp.report.tables import Table
 from stv_exp.stages.estimate import Estimate, estimate
 from stv_exp.title import titles

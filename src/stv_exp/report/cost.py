@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from stv_exp.identity import STAGES
 from stv_exp.report.cells import number
+from stv_exp.report.stages import STAGES
 from stv_exp.report.tables import Table, by_model, in_order
 
 _COUNTED = ("seconds", "forwards", "token_forwards", "peak_memory_by_stage")

@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stv_exp.identity import STAGES
 from stv_exp.report.pictures.canvas import colour, legend, log_axis, marker, panels, plain, short_numbers, unit_limits
+from stv_exp.report.stages import STAGES
 
 ROWS = 30  # that are still readable
 _AXES = {"search_token_forwards": "token-forwards of the search", "seconds.total": "seconds, all stages"}
