@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint smoke shots bench smollm2 clean docs test-slurm test-ray
+.PHONY: help demo test test-slow faults lint smoke shots bench smollm2 clean docs test-slurm test-ray
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,8 +20,14 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## set up, compare all methods on the testbed, print the table, save the pictures
 	$(BIN)/python -m stv_exp +experiment=quickstart
 
-test: $(READY)  ## set up and run every test that needs no GPU and no network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not network and not faults and not slurm and not ray" -n auto --dist loadscope --no-loadscope-reorder
+ELSEWHERE = not gpu and not network and not faults and not slurm and not ray
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
+
+test: $(READY)  ## set up and run the tests that need no GPU, no network and no patience
+	$(PYTEST) -m "$(ELSEWHERE) and not slow"
+
+test-slow: $(READY)  ## the tests that `make test` leaves out for their length
+	$(PYTEST) -m "$(ELSEWHERE) and slow"
 
 faults: $(READY)  ## a fault at every place of a run: kills, full disks, signals, damage (takes long)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n auto tests/test_faults.py

@@ -74,6 +74,7 @@ def test_a_benchmark_writes_every_figure_with_its_seconds(name, size, measured):
     assert written[name]["seconds"] and all(s > 0 for s in written[name]["seconds"].values())
 
 
+@pytest.mark.slow
 def test_the_start_is_measured_in_a_folder_of_its_own(measured):
     before = set(Path.cwd().iterdir())
     written = measured("start", SIZES[0])

@@ -28,7 +28,6 @@ def counts(backbone: Backbone) -> list[float]:
     return [getattr(backbone, name) for name in COUNTED]
 
 
-@pytest.mark.slow
 def test_two_devices_find_what_one_finds_in_its_order_and_count_what_it_counts(backbone, task, two):
     one = replace(two, trainer=replace(two.trainer, devices=1))
     found, spent = [], []

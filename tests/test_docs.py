@@ -7,8 +7,9 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,15 @@ def commands(pages: Sequence[Path] = DOCS) -> list[str]:
 def python_commands(pages: Sequence[Path], others: Sequence[Path] = ()) -> list[str]:
     """Those that Python runs; of what stands in `others` too, theirs is enough."""
     return [c for c in commands(pages) if c.startswith("python -m stv_exp") and c not in commands(others)]
+
+
+def in_turn(found: Sequence[str], slow: Callable[[str], bool]) -> list[Any]:
+    """Commands as parameters, those marked that `make test` leaves out."""
+    return [pytest.param(c, marks=pytest.mark.slow) if slow(c) else pytest.param(c) for c in found]
+
+
+def on_real_weights(command: str) -> bool:
+    return "smollm2" in command and "--cfg" not in command
 
 
 def small(command: str) -> list[str]:
@@ -134,16 +144,20 @@ def run(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str] | forke
     return done
 
 
+STUDIED = python_commands(DOCS[1 + len(PAGES) :], DOCS[: 1 + len(PAGES)])
+
+
 class TestTheReadme:
     """A class for each kind of page: workers take whole ones."""
 
     @pytest.mark.parametrize("command", python_commands(DOCS[:1]))
     def test_its_python_commands_run(self, command, folder):
-        run(with_data(small(command), folder), folder)
+        words = small(command)
+        run(with_data(untracked(words) if "+experiment=quickstart" in words else words, folder), folder)
 
 
 class TestThePages:
-    @pytest.mark.parametrize("command", python_commands(PAGES, DOCS[:1]))
+    @pytest.mark.parametrize("command", in_turn(python_commands(PAGES, DOCS[:1]), on_real_weights))
     def test_their_python_commands_run(self, command, folder):
         run(with_data(untracked(small(command)), folder), folder)
 
@@ -162,7 +176,7 @@ class TestThePages:
 
 
 class TestTheStudies:
-    @pytest.mark.parametrize("command", python_commands(DOCS[1 + len(PAGES) :], DOCS[: 1 + len(PAGES)]))
+    @pytest.mark.parametrize("command", in_turn(STUDIED, lambda command: "--cfg" not in command))
     def test_their_python_commands_run(self, command, folder):
         run(with_data(untracked(small(command)), folder), folder)
 

@@ -237,7 +237,7 @@ def test_pictures_are_not_split_into_tiles(split):
     assert (ids == backbone.model.config.image_token_id).sum() == IMAGE_TOKENS
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_half_precision_stays_close(family, prompts, template, dtype):
     exact, half = load(family), load(family, dtype)
     a, b = exact.capture(exact.encode(prompts)), half.capture(half.encode(prompts))
@@ -268,7 +268,7 @@ def test_branches_that_start_at_the_first_edited_layer_score_alike(backbone, fam
     if family in UNMASKED:
         pytest.skip("it takes no trees")
     answers = [backbone.encode_answer(p, template) for p in prompts]
-    assert starts_late(backbone, prompts, answers)
+    assert (site, when) != (SITES[0], "prompt") or starts_late(backbone, prompts, answers), "asked once a family"
     for lowest in (1, 2):
         many = insertion(backbone, len(prompts), site, len(backbone.site(site)))
         high = many.locations[:, 0] >= lowest
