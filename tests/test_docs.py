@@ -53,8 +53,10 @@ def in_turn(found: Sequence[str], slow: Callable[[str], bool]) -> list[Any]:
     return [pytest.param(c, marks=pytest.mark.slow) if slow(c) else pytest.param(c) for c in found]
 
 
-def on_real_weights(command: str) -> bool:
-    return "smollm2" in command and "--cfg" not in command
+def lasting(command: str) -> bool:
+    """Sweeps and what reads them, and jobs on real weights."""
+    long = any(part in command for part in (" -m method", "smollm2", "--study", "queries_to_pay"))
+    return long and not {"--cfg", "plan=true"} & {*command.split()}
 
 
 def small(command: str) -> list[str]:
@@ -157,7 +159,7 @@ class TestTheReadme:
 
 
 class TestThePages:
-    @pytest.mark.parametrize("command", in_turn(python_commands(PAGES, DOCS[:1]), on_real_weights))
+    @pytest.mark.parametrize("command", in_turn(python_commands(PAGES, DOCS[:1]), lasting))
     def test_their_python_commands_run(self, command, folder):
         run(with_data(untracked(small(command)), folder), folder)
 

@@ -32,7 +32,7 @@ def everything(outputs: Path, text: str) -> None:
     write_json(write_run(outputs, "cut", ["cat"], ["cat"]) / "status.json", {"state": "interrupted", "error": text})
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("text", [*TEXTS[::2], *(pytest.param(text, marks=pytest.mark.slow) for text in TEXTS[1::2])])
 def test_any_text_is_printed_and_written_and_costs_no_report(tmp_path, capsys, text):
     everything(tmp_path, text)
     folder = report(tmp_path)

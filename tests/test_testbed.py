@@ -28,7 +28,7 @@ RECIPE = PretrainConfig(images=60, steps=6, perception_steps=3, sequences=4, dis
 
 
 def dataset(task: str, **changes: object) -> DatasetConfig:
-    config = DatasetConfig("shapes", "stv_exp.data.shapes", task, support=200, eval=60, max_new_tokens=2)
+    config = DatasetConfig("shapes", "stv_exp.data.shapes", task, support=200, eval=30, max_new_tokens=2)
     return replace(config, **changes)
 
 
