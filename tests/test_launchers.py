@@ -66,6 +66,7 @@ def side_by_side(tmp_path_factory) -> tuple[Path, Ended]:
     return folder, Ended(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.slow
 def test_jobs_side_by_side_share_their_scan_and_end_in_one_table(side_by_side):
     folder, done = side_by_side
     assert len(list(folder.glob("outputs/runs/*/metrics.json"))) == 2, done.text
