@@ -11,7 +11,7 @@ import torch
 
 from stv_exp.artefacts.bank import Bank
 from stv_exp.config import ModelConfig
-from stv_exp.disk.files import replaced_folder
+from stv_exp.disk.files import replaced_folder, write_text
 from stv_exp.disk.store import Store
 from stv_exp.identity import signatures
 from stv_exp.pipeline import run
@@ -185,3 +185,14 @@ def test_a_task_vector_reproduces_its_runs_predictions(config, tmp_path, backbon
         ids = backbone.model.generate(**batch, max_new_tokens=2, do_sample=False)
     texts = backbone.tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     assert [t.split("\n")[0].strip() for t in texts] == [p["prediction"] for p in lines]
+
+
+def test_an_empty_folder_in_a_files_place_makes_room_and_one_that_holds_something_is_kept(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine").touch()
+    write_text(tmp_path / "empty", "new")
+    assert (tmp_path / "empty").read_text() == "new"
+    with pytest.raises(IsADirectoryError):
+        write_text(tmp_path / "full", "new")
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["empty", "full", "mine"]

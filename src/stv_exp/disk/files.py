@@ -40,6 +40,9 @@ def replaced_file(path: Path) -> Iterator[Path]:
         new.chmod(0o666 & ~_umask())  # `mkstemp` keeps its file to its owner
         yield new
         _flush(new)
+        if path.is_dir() and not path.is_symlink():
+            with suppress(OSError):  # an empty folder in its place holds nothing that could be lost
+                path.rmdir()
         new.replace(path)
     finally:
         with suppress(OSError):  # it is gone where all went well; else what went wrong is what is to be told
