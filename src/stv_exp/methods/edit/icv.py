@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from stv_exp.errors import StvError
 from stv_exp.methods.registry import register
 from stv_exp.methods.trained import Frozen, Shape, Trained, norm_preserving
 
@@ -28,6 +29,10 @@ class ICV(Trained):
     losses: ClassVar[Mapping[str, float]] = {}
     constants = ("vectors",)
     knows: ClassVar[Mapping[str, Any]] = {**Trained.knows, "weight": float}
+
+    def check(self) -> None:
+        if self.config.train.shots < 2:
+            raise StvError("train.shots=1 leaves method.edit=icv one point, which has no component; use 2 or more.")
 
     def options(self, shape: Shape) -> dict[str, Any]:
         return {**super().options(shape), "weight": self.config.insertion.weight}
