@@ -20,6 +20,7 @@ from stv_exp.config import Config, ModelConfig, TrainConfig, TrainerConfig
 from stv_exp.data.prompts import make_prompt
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures
+from stv_exp.methods.method import Method
 from stv_exp.methods.registry import choices, find
 from stv_exp.models.attached import shape_of
 from stv_exp.models.loading import load_backbone
@@ -242,6 +243,23 @@ def test_a_run_trains_evaluates_and_keeps_its_edit(trained, name):
     assert _history(folder / "history.csv") == {}, "a training has no rewards, which is no damage"
 
 
+def test_methods_that_share_a_training_keep_their_own_names(trained):
+    first = with_edit(trained, "live")
+    second = replace(first, method=replace(first.method, name="mine"))
+    run(first, [])
+    run(second, [])
+    paths = sorted(Path(first.outputs).glob("runs/*/trained_edit.safetensors"))
+    made = {path.parent.name: TrainedEdit.load(path).metadata["method"] for path in paths}
+    assert len([*Path(first.outputs).glob("stages/train-*/record.json")]) == 1
+    assert made == {signatures(first).run: first.method.name, signatures(second).run: "mine"}
+
+
+def test_one_pair_gives_icv_no_direction(trained):
+    config = with_edit(trained, "icv")
+    with pytest.raises(StvError, match=r"train.shots=1 leaves method.edit=icv one point"):
+        Method.of(replace(config, train=replace(config.train, shots=1))).check()
+
+
 def test_an_edit_that_is_not_trained_costs_its_start_alone_and_has_no_curve(trained):
     config = with_edit(trained, "icv")
     metrics = run(config, [])
@@ -250,9 +268,9 @@ def test_an_edit_that_is_not_trained_costs_its_start_alone_and_has_no_curve(trai
     assert metrics["token_forwards"]["train"] == metrics["tokens"]["train"], "nothing runs backward"
     (path,) = Path(config.outputs).glob("runs/*/trained_edit.safetensors")
     assert TrainedEdit.load(path).history == {} and not (path.parent / "history.csv").exists()
-    fewer = replace(config, train=replace(config.train, shots=1))
+    more = replace(config, train=replace(config.train, shots=config.train.shots + 1))
     other = replace(config, train=replace(config.train, epochs=9, lr=0.9))
-    assert signatures(fewer) != signatures(config) == signatures(other)
+    assert signatures(more) != signatures(config) == signatures(other)
 
 
 def test_signatures_follow_from_what_an_edit_reads(trained):

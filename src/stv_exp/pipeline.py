@@ -25,7 +25,7 @@ from stv_exp.data.demonstrations import check_shots
 from stv_exp.data.loader import load_task
 from stv_exp.data.task import Task
 from stv_exp.diagnostics import diagnose, discretisation_gap
-from stv_exp.disk.files import write_json
+from stv_exp.disk.files import replaced_file, write_json
 from stv_exp.disk.locks import locked
 from stv_exp.disk.run import Run
 from stv_exp.disk.store import A, Cost, Store
@@ -141,8 +141,11 @@ class Pipeline:
 
     def _keep(self, found: TaskVector | TrainedEdit, metrics: dict[str, Any]) -> None:
         """In the run's folder, with how good it is: it travels alone."""
-        known = {"metrics": {key: metrics[key] for key in ("accuracy", "n")}, "run": self.signatures.run}
-        replace(found, metadata=found.metadata | known).save(self.job.folder / found.file)
+        # Methods that differ in nothing but their names share a training.
+        known: dict[str, Any] = {"run": self.signatures.run, "method": self.config.method.name}
+        known["metrics"] = {key: metrics[key] for key in ("accuracy", "n")}
+        with replaced_file(self.job.folder / found.file) as new:
+            replace(found, metadata=found.metadata | known).save(new)
 
     def _check_task(self) -> None:
         """Read the data and hold every number against them: loading a large model takes minutes."""

@@ -31,6 +31,7 @@ from stv_exp.stages.checkpoint import SearchCheckpoint, newest
 from stv_exp.stages.frozen import FrozenModel
 from stv_exp.stages.teacher import taught
 from stv_exp.stages.trainer import Items, Stage, make_trainer
+from stv_exp.stages.vector import made_by
 from stv_exp.trained_edit import TrainedEdit, fitted
 
 log = logging.getLogger(__name__)
@@ -114,8 +115,8 @@ class Training(Stage):
         self.history: defaultdict[str, list[float]] = defaultdict(list)
         self.patient = Patience(config.train.patience)
         self.step = 0
-        self.per_epoch = len(task.support) // config.train.batch
-        self.steps = config.train.epochs * self.per_epoch if edit.losses else 0
+        self.per_epoch = edit.per_epoch(len(task.support))
+        self.steps = config.train.epochs * self.per_epoch
         self._rewarded = 1 if config.train.tokens == "first" else None  # of an answer's tokens; None: all
         self._states: dict[str, Any] = {}
 
@@ -143,7 +144,7 @@ class Training(Stage):
     def batches(self) -> list[list[Example]]:
         """The queries of each step: epochs of a shuffled support; what fills no batch is left out of its epoch."""
         pick, n, found = Generator().manual_seed(self.config.seed), self.config.train.batch, list[list[Example]]()
-        for _ in range(self.config.train.epochs if self.steps else 0):
+        for _ in range(self.config.train.epochs):
             order = torch.randperm(len(self.task.support), generator=pick).tolist()
             epoch = [self.task.support[i] for i in order]
             found += [epoch[i * n : (i + 1) * n] for i in range(self.per_epoch)]
@@ -253,15 +254,6 @@ class Training(Stage):
 
     def result(self) -> TrainedEdit:
         """The edit as it is inserted, with its origin as metadata."""
-        config = self.config
-        metadata = {
-            "model": config.model.name,
-            "revision": config.model.revision,
-            "heads": fitted(self.backbone.site),
-            "pattern": config.model.heads.pattern,
-            "dataset": f"{config.dataset.name}/{config.dataset.task}",
-            "method": config.method.name,
-            "seed": config.seed,
-        }
+        metadata = made_by(self.config, fitted(self.backbone.site))
         found = self.patient.best or {name: value.detach() for name, value in self.weights.items()}
         return TrainedEdit(self.edit.name, {**self.constants, **found}, self.options, metadata, dict(self.history))

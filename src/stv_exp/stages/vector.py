@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from stv_exp.artefacts.bank import Bank
@@ -15,17 +17,7 @@ from stv_exp.task_vector import TaskVector
 def as_vector(backbone: Backbone, bank: Bank, chosen: Chosen, config: Config) -> TaskVector:
     """The chosen candidates as they are inserted by the evaluation, with their origin as metadata."""
     edit = config.insertion
-    metadata = {
-        "model": config.model.name,
-        "revision": config.model.revision,
-        "heads": backbone.site(bank.site).shape,
-        "pattern": config.model.heads.pattern,
-        "dataset": f"{config.dataset.name}/{config.dataset.task}",
-        "method": config.method.name,
-        "seed": config.seed,
-        "run": signatures(config).run,
-        "when": edit.when,
-    }
+    metadata = made_by(config, backbone.site(bank.site).shape) | {"run": signatures(config).run, "when": edit.when}
     return TaskVector(
         chosen.locations,
         chosen.vectors,
@@ -36,3 +28,16 @@ def as_vector(backbone: Backbone, bank: Bank, chosen: Chosen, config: Config) ->
         norm_preserving=edit.norm_preserving,
         when=edit.when,
     )
+
+
+def made_by(config: Config, heads: dict[str, int]) -> dict[str, Any]:
+    """The metadata of what a job makes: where it comes from, and under `heads` what it fits."""
+    return {
+        "model": config.model.name,
+        "revision": config.model.revision,
+        "heads": heads,
+        "pattern": config.model.heads.pattern,
+        "dataset": f"{config.dataset.name}/{config.dataset.task}",
+        "method": config.method.name,
+        "seed": config.seed,
+    }

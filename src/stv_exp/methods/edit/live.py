@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from stv_exp.errors import StvError
 from stv_exp.methods.registry import register
 from stv_exp.methods.trained import TAUGHT, Frozen, Shape, Trained, norm_preserving
 
@@ -35,8 +36,6 @@ class Live(Trained):
         return {**super().options(shape), "site": self.config.method.site}
 
     def check(self) -> None:
-        from stv_exp.errors import StvError
-
         if self.config.method.site == "head":
             raise StvError("method.edit=live adds one vector a layer; set method.site to mlp, attention or residual.")
 
