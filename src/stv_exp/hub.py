@@ -46,8 +46,18 @@ class OnHub:
         card in the repo are replaced. `token` defaults to the one of `hf auth login`. Raises `StvError` where the hub
         cannot be reached or does not let you write.
         """
+        with _explained(repo_id, revision, writing=True):
+            ask_hub()  # the client would try for half a minute
+            api = _api(token)
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id  # with its owner, if none given
+            if revision and not revision.startswith("refs/"):  # refs/pr/1 comes from opening a pull request
+                api.create_branch(repo_id, branch=revision, exist_ok=True)
         message = commit_message or f"Upload {self.noun}"
-        return push(self, repo_id, private=private, revision=revision, token=token, commit_message=message)
+        with TemporaryDirectory() as folder:
+            write_folder(self, folder, repo_id)
+            with _explained(repo_id, revision, writing=True):
+                done = api.upload_folder(repo_id=repo_id, folder_path=folder, revision=revision, commit_message=message)
+                return done.commit_url
 
     @classmethod
     def from_hub(cls, repo_id: str, *, revision: str | None = None, token: str | None = None) -> Self:
@@ -60,25 +70,6 @@ class OnHub:
             return cls.load(path)  # type: ignore[attr-defined]
         except StvError as error:
             raise StvError(f"The {cls.noun} of {repo_id} cannot be used: {error}") from error
-
-
-def push(
-    artefact: Saved, repo_id: str, *, private: bool, revision: str | None, token: str | None, commit_message: str
-) -> str:
-    """Upload `artefact` and its card and return the commit's url; see `OnHub.push_to_hub`."""
-    with _explained(repo_id, revision, writing=True):
-        ask_hub()  # the client would try for half a minute
-        api = _api(token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id  # with its owner, if none was given
-        if revision and not revision.startswith("refs/"):  # refs/pr/1 comes from opening a pull request
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-    with TemporaryDirectory() as folder:
-        write_folder(artefact, folder, repo_id)
-        with _explained(repo_id, revision, writing=True):
-            done = api.upload_folder(
-                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
-            )
-            return done.commit_url
 
 
 def download(repo_id: str, file: str, revision: str | None = None, token: str | None = None) -> Path:

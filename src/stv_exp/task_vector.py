@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from stv_exp.artefacts.metadata import check_metadata, remembered
 from stv_exp.artefacts.values import one_line
 from stv_exp.errors import StvError
 from stv_exp.hub import OnHub
-from stv_exp.models.edits import MODES, Edit, inserted, unhooked
+from stv_exp.models.edits import MODES, Edit, inserted
 from stv_exp.models.moments import Moments
 from stv_exp.models.paths import numbers
 from stv_exp.models.sites import Site, find_site, unwrapped
@@ -140,13 +140,11 @@ class TaskVector(Artefact, OnHub):
         self.check(site)
         moments = Moments(inner, _when(self.when if when is None else when))
         insertion = self.edit.insertion(self.locations, self.vectors, site=self.site)
-        with moments.watched(), inserted(site, insertion, lambda: moments.tokens) as written, ExitStack() as stack:
-
-            def doubt(*_: Any) -> None:
-                if moments.tokens is not None and len(self.locations) and not written():
-                    raise unhooked(site, 0)
-
-            stack.callback(inner.register_forward_hook(doubt).remove)
+        with (
+            moments.watched(),
+            inserted(site, insertion, lambda: moments.tokens) as written,
+            moments.doubted(site, lambda: written() or not len(self.locations)),
+        ):
             yield model
 
     def __add__(self, other: TaskVector) -> TaskVector:

@@ -12,7 +12,6 @@ from stv_exp.report.damage import flat
 _BARE = {"dataset.name", "dataset.task", "model.name"}  # values that need no key
 _UNTOLD = {"method.name", "method.where", "method.what", "method.how", "method.edit"}
 _UNTOLD |= {"dataset.loader", "outputs", "study"}
-_OWN = ("method", "policy", "scan", "bank", "insertion", "train")  # sections of which a method reads some
 
 
 def title(config: Config, varying: Collection[str] = ()) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -21,7 +21,6 @@ from stv_exp.hub import OnHub
 from stv_exp.methods.registry import choices, find
 from stv_exp.methods.trained import Trained
 from stv_exp.models.attached import Attach, Sites, attached, shape_of
-from stv_exp.models.edits import unhooked
 from stv_exp.models.moments import Moments
 from stv_exp.models.sites import find_site, unwrapped
 
@@ -114,13 +113,11 @@ class TrainedEdit(Artefact, OnHub):
         when = self.kind.when(self.options)
         moments = Moments(inner, "every_step" if when == "every_token" else when)
         parts = (self.kind, self.parameters, self.options, lambda: moments.tokens)
-        with moments.watched(), attached(inner, sites, *parts) as reached, ExitStack() as stack:
-
-            def doubt(*_: Any) -> None:
-                if moments.tokens is not None and not reached():
-                    raise unhooked(sites("head"), 0)
-
-            stack.callback(inner.register_forward_hook(doubt).remove)
+        with (
+            moments.watched(),
+            attached(inner, sites, *parts) as reached,
+            moments.doubted(sites("head"), reached),
+        ):
             yield model
 
 

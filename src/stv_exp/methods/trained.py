@@ -124,6 +124,10 @@ class Trained(Choice):
         """Whether training needs the many-shot teacher."""
         return any(loss in TEACHING for loss in self.losses)
 
+    def per_epoch(self, n_support: int) -> int:
+        """Steps of an epoch, what fills no batch left out; none where nothing is trained."""
+        return n_support // self.config.train.batch if self.losses else 0
+
     def needs(self, where: Where, what: What, how: How) -> str | None:
         if (where.name, what.name, how.name) == ("none", "none", "none"):
             return None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from stv_exp.errors import StvError
+from stv_exp.methods.trained import norm_preserving
 from stv_exp.models.sites import Site
 
 MODES = ("replace", "add", "blend")
@@ -142,7 +143,7 @@ def _written(site: Site, part: Insertion, activations: Tensor, tokens: Tensor) -
     old = by_head[index]
     new = part.values if part.keep is None else part.keep[..., None] * old + part.values
     if part.norm_preserving:
-        new = new * (old.norm(dim=-1, keepdim=True) / new.norm(dim=-1, keepdim=True).clamp(min=1e-12))
+        new = norm_preserving(new, old)
     by_head[index] = new
     return activations
 

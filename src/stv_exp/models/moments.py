@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from stv_exp.models.edits import last_positions
+from stv_exp.models.edits import last_positions, unhooked
+from stv_exp.models.sites import Site
 
 
 class Moments:
@@ -50,6 +51,20 @@ class Moments:
                 self.model.generate = generating
             stack.callback(self.model.register_forward_pre_hook(self._look, with_kwargs=True).remove)
             yield
+
+    @contextmanager
+    def doubted(self, site: Site, reached: Callable[[], int]) -> Iterator[None]:
+        """Within the block a forward with tokens to edit raises `StvError` where no module has been reached."""
+
+        def doubt(*_: Any) -> None:
+            if self.tokens is not None and not reached():
+                raise unhooked(site, 0)
+
+        handle = self.model.register_forward_hook(doubt)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def _restored(self, own: Any) -> None:
         """Undo what stands in front of the class's `generate`; blocks nest."""

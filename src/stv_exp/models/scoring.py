@@ -20,11 +20,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from stv_exp.data.prompts import Prompt
 from stv_exp.errors import StvError
+from stv_exp.models.answers import extended
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.branches import shared_layers, shared_states, started_above
 from stv_exp.models.caches import is_recurrent
 from stv_exp.models.edits import Insertion, inserted, only_logits
-from stv_exp.models.families.base import PICTURE_MASKS
 from stv_exp.models.prefix import Prefix, join
 
 Way = Callable[..., Tensor]  # of a backbone, prefixes, answers, an insertion and when it applies
@@ -116,7 +116,7 @@ def full(
     targets = _targets(answers, n)
     scores = torch.zeros(len(prompts), s, n, device=backbone.device)
     for q, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        batch = _extended(backbone.encode([prompt] * s), answer)
+        batch = extended(backbone.encode([prompt] * s), [answer[:-1]] * s)
         last = batch["input_ids"].shape[1] - len(answer)
         tokens = last + torch.arange(1 if when == "prompt" else len(answer), device=backbone.device).expand(s, -1)
         part = _as_rows(insertion.at_query(q), 1)
@@ -125,19 +125,6 @@ def full(
         wanted = targets[q, : len(answer)].expand(s, -1)
         scores[q, :, : len(answer)] = _spread(logits[:, last:].flatten(0, 1), wanted)
     return scores
-
-
-def _extended(batch: Any, answer: Tensor) -> dict[str, Any]:
-    """Inputs with all but the last answer token behind each row's prompt; they are text, as type 0 says.
-
-    What the prompt's last token sees beside text, they do too.
-    """
-    rows = len(batch["input_ids"])
-    more = answer[:-1].expand(rows, -1)
-    new = {"input_ids": more, "attention_mask": torch.ones_like(more)}
-    types = {name: torch.zeros_like(more) for name in ("token_type_ids", "mm_token_type_ids") if name in batch}
-    seen = {name: batch[name][:, -1:].expand(-1, more.shape[1], -1, -1) for name in PICTURE_MASKS if name in batch}
-    return {**batch, **{name: torch.cat([batch[name], value], 1) for name, value in (new | types | seen).items()}}
 
 
 def _seen(prefixes: Sequence[Prefix], tokens: int) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from stv_exp.artefacts.effects import Effects
 from stv_exp.artefacts.scan import Scan
 from stv_exp.config import Config
-from stv_exp.data.prompts import Prompt, longest_first, make_prompt
+from stv_exp.data.prompts import Prompt, make_prompt
 from stv_exp.data.task import Task
 from stv_exp.methods.guard import blamed, checked_effects
 from stv_exp.methods.method import Method
@@ -23,7 +23,7 @@ from stv_exp.models.edits import Edit, Insertion
 from stv_exp.models.prefix import PrefixCache
 from stv_exp.models.scorer import Scorer
 from stv_exp.stages.features import demonstration_features
-from stv_exp.stages.predict import predict
+from stv_exp.stages.predict import predict_in_order
 from stv_exp.stages.scan import with_demonstrations
 from stv_exp.stages.trainer import Stage
 
@@ -56,10 +56,8 @@ class Asked:
 
     def probabilities(self, prompts: Sequence[Prompt], vectors: Tensor) -> tuple[Tensor, Tensor]:
         """See `Probe.probabilities`."""
-        order = longest_first(prompts)
         module = Replacement(self.backbone, vectors.flatten(0, -2), self.config)
-        parts = predict(module, [prompts[i] for i in order], self.config.trainer)
-        found = torch.cat(parts)[torch.tensor(order).argsort()]
+        found = predict_in_order(module, prompts, self.config.trainer)
         return found[:, 1:].unflatten(1, vectors.shape[:-1]), found[:, 0]
 
 

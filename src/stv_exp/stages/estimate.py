@@ -86,9 +86,9 @@ def _settling(prompt: float) -> Estimate:
 
 def _train(config: Config) -> Estimate:
     """The teacher's prompts, if there is one, and the batches that gradients come from; a start from means is small."""
-    n, train, answer = len(_task(config).support), config.train, _answer(config)
-    behind = _prompt(config, train.shots) + answer - 1 if Method.of(config).edit.taught else 0
-    steps = train.epochs * (n // train.batch) if Method.of(config).edit.losses else 0
+    n, train, answer, edit = len(_task(config).support), config.train, _answer(config), Method.of(config).edit
+    behind = _prompt(config, train.shots) + answer - 1 if edit.taught else 0
+    steps = train.epochs * edit.per_epoch(n)
     calls = steps + (_batches(n, config) if behind else 0)
     return Estimate(calls, n * behind + steps * train.batch * (_prompt(config, 0) + answer - 1))
 

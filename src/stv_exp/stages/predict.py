@@ -16,11 +16,13 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from torch.utils.data import DataLoader
 
 from stv_exp import interruption
 from stv_exp.config import TrainerConfig
+from stv_exp.data.prompts import Prompt, longest_first
 from stv_exp.errors import StvError
 from stv_exp.models.backbone import COUNTED, Backbone
 from stv_exp.progress import Meter
@@ -36,6 +38,13 @@ def predict(module: Stage, items: Sequence[object], config: TrainerConfig) -> li
         return _shared(module, items, config)
     meter = Meter(module.stage, len(items), bar=config.progress_bar)
     return make_trainer(config, meter=meter).predict(module, _loader(items, config)) or []
+
+
+def predict_in_order(module: Stage, prompts: Sequence[Prompt], config: TrainerConfig) -> Tensor:
+    """The rows `[N, ...]` that a stage gives out, a prompt each; run longest first, so that little is padded."""
+    order = longest_first(prompts)
+    parts = predict(module, [prompts[i] for i in order], config)
+    return torch.cat(parts)[torch.tensor(order).argsort()]
 
 
 def _loader(items: Sequence[object], config: TrainerConfig) -> DataLoader[object]:

@@ -5,38 +5,25 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-import torch
-
 from stv_exp.artefacts.readings import Classes, Readings
 from stv_exp.config import Config
-from stv_exp.data.prompts import Prompt, longest_first, make_prompt
+from stv_exp.data.prompts import Prompt, make_prompt
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
-from stv_exp.methods.choice import Grid
 from stv_exp.methods.classifier import Classifier
 from stv_exp.methods.guard import blamed
 from stv_exp.methods.method import Method
 from stv_exp.models.backbone import Backbone
-from stv_exp.stages.predict import predict
-from stv_exp.stages.scan import SensitivityScan
+from stv_exp.stages.scan import captured
 from stv_exp.stages.trainer import Stage
 
 
 def read(backbone: Backbone, task: Task, config: Config) -> Readings:
     """Activations of `scan.per_label` support queries of each label, each alone; raises `StvError` on NaN."""
-    site = backbone.site(config.method.site)
-    Method.of(config).check_grid(Grid(backbone.name, site.name, *site.grid))
     queries = labelled(task, config)
     prompts = [make_prompt(config.dataset.template, query) for query in queries]
-    order = longest_first(prompts)
-    parts = predict(SensitivityScan(backbone, site.name), [prompts[i] for i in order], config.trainer)
-    found = torch.cat(parts)[torch.tensor(order).argsort()]
-    if not torch.isfinite(found).all():
-        raise StvError(
-            f"Activations of {backbone.name} on {task.name} contain NaN or infinity; "
-            "check the weights or use model.dtype=float32."
-        )
-    return Readings(found, [q.answers[0] for q in queries], [q.id for q in queries], site.name)
+    found = captured(backbone, task, prompts, config)
+    return Readings(found, [q.answers[0] for q in queries], [q.id for q in queries], config.method.site)
 
 
 def learned(readings: Readings, config: Config) -> Classes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,14 +11,14 @@ from torch import Tensor
 from stv_exp.artefacts.scan import Scan
 from stv_exp.config import Config
 from stv_exp.data.demonstrations import DemonstrationSampler, Features
-from stv_exp.data.prompts import Prompt, longest_first, make_prompt
+from stv_exp.data.prompts import Prompt, make_prompt
 from stv_exp.data.task import Task
 from stv_exp.errors import StvError
 from stv_exp.methods.choice import Grid
 from stv_exp.methods.method import Method
 from stv_exp.models.backbone import Backbone
 from stv_exp.stages.features import demonstration_features
-from stv_exp.stages.predict import predict
+from stv_exp.stages.predict import predict_in_order
 from stv_exp.stages.trainer import Stage
 
 _SHARE = 0.5  # of the support for each context: facility location would else choose the same one for all
@@ -39,18 +40,10 @@ class SensitivityScan(Stage):
 
 def scan(backbone: Backbone, task: Task, config: Config) -> Scan:
     """Scan T query-context pairs drawn from the support split in one pass; raises `StvError` on NaN."""
-    site = backbone.site(config.method.site)
-    Method.of(config).check_grid(Grid(backbone.name, site.name, *site.grid))
     pairs = make_pairs(task, config, demonstration_features(backbone, task, config))
     prompts = [prompt for side in zip(*pairs, strict=True) for prompt in side]
-    order = longest_first(prompts)
-    parts = predict(SensitivityScan(backbone, config.method.site), [prompts[i] for i in order], config.trainer)
-    with_demonstrations, alone = torch.cat(parts)[torch.tensor(order).argsort()].chunk(2)
-    if not (torch.isfinite(with_demonstrations).all() and torch.isfinite(alone).all()):
-        raise StvError(
-            f"Activations of {backbone.name} on {task.name} contain NaN or infinity; "
-            "check the weights or use model.dtype=float32."
-        )
+    with_demonstrations, alone = captured(backbone, task, prompts, config).chunk(2)
+    site = backbone.site(config.method.site)
     demonstrations = [[d.id for d in prompt.demonstrations] for prompt, _ in pairs]
     queries = [prompt.query.id for prompt, _ in pairs]
     return Scan(with_demonstrations, alone, queries, demonstrations, site.name, list(site.layers))
@@ -72,9 +65,26 @@ def with_demonstrations(
     pick = random.Random(f"{config.seed}/{purpose}")
     rounds = -(-n // len(task.support))
     queries = [q for _ in range(rounds) for q in pick.sample(task.support, len(task.support))][:n]
-    choice = config.demonstrations.choice
-    sampler = DemonstrationSampler(task, config.seed, config.dataset.label_noise, choice, features or {}, _SHARE)
-    template = config.dataset.template
+    template, sampler = config.dataset.template, support_sampler(task, config, features)
     return [
         make_prompt(template, q, sampler.draw(q, config.scan.shots, f"{purpose}{i}")) for i, q in enumerate(queries)
     ]
+
+
+def support_sampler(task: Task, config: Config, features: Features | None = None) -> DemonstrationSampler:
+    """Demonstrations for queries of the support itself."""
+    choice, noise = config.demonstrations.choice, config.dataset.label_noise
+    return DemonstrationSampler(task, config.seed, noise, choice, features or {}, _SHARE)
+
+
+def captured(backbone: Backbone, task: Task, prompts: Sequence[Prompt], config: Config) -> Tensor:
+    """Activations `[N, *grid, D]` of prompts in one pass; raises `StvError` on NaN."""
+    site = backbone.site(config.method.site)
+    Method.of(config).check_grid(Grid(backbone.name, site.name, *site.grid))
+    found = predict_in_order(SensitivityScan(backbone, site.name), prompts, config.trainer)
+    if not torch.isfinite(found).all():
+        raise StvError(
+            f"Activations of {backbone.name} on {task.name} contain NaN or infinity; "
+            "check the weights or use model.dtype=float32."
+        )
+    return found

@@ -7,16 +7,14 @@ from itertools import chain
 from torch import Tensor
 
 from stv_exp.config import Config
-from stv_exp.data.demonstrations import DemonstrationSampler
 from stv_exp.data.prompts import Prompt, longest_first, make_prompt
 from stv_exp.data.task import Task
 from stv_exp.models.answers import Said, said
 from stv_exp.models.backbone import Backbone
 from stv_exp.stages.features import demonstration_features
 from stv_exp.stages.predict import predict
+from stv_exp.stages.scan import support_sampler
 from stv_exp.stages.trainer import Stage
-
-_SHARE = 0.5  # of the support for each context, as in the scan
 
 
 class Teacher(Stage):
@@ -38,9 +36,7 @@ class Teacher(Stage):
 
 def contexts(backbone: Backbone, task: Task, config: Config) -> list[Prompt]:
     """Each support example behind `train.shots` demonstrations, never itself; the same draw at every call."""
-    features = demonstration_features(backbone, task, config)
-    choice, noise = config.demonstrations.choice, config.dataset.label_noise
-    sampler = DemonstrationSampler(task, config.seed, noise, choice, features, _SHARE)
+    sampler = support_sampler(task, config, demonstration_features(backbone, task, config))
     template, shots = config.dataset.template, config.train.shots
     return [make_prompt(template, q, sampler.draw(q, shots, "teacher")) for q in task.support]
 

@@ -6,12 +6,13 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 
+from stv_exp.methods.method import OWN
 from stv_exp.tracking.exhibit import Exhibit
 
 TAG = 64  # characters that W&B takes
 _NAME = 128
 _SIZES = ("method.k", "method.m", "method.shots")
-_SECTIONS = ("dataset", "demonstrations", "method", "scan", "bank", "policy", "insertion", "train", "model")
+_SECTIONS = ("dataset", "model", *OWN)
 _TOLD = ("method", "method.name", *_SIZES, "dataset", "dataset.task")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING
 
-from stv_exp.methods.choice import How, What, Where
 from stv_exp.methods.how.reinforce import Reinforce, standardised
 from stv_exp.methods.registry import register
 from stv_exp.methods.search import Problem, Search
+from stv_exp.methods.selection import Selection
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -22,7 +21,7 @@ _BATCH = 32  # of selection queries
 
 
 @register("bernoulli")
-class Bernoulli(Reinforce):
+class Bernoulli(Selection, Reinforce):
     """REINFORCE, one Bernoulli a location over its mean or nothing; then the best of several drawn masks (MTV)."""
 
     reads = (
@@ -34,13 +33,6 @@ class Bernoulli(Reinforce):
         "policy.threshold",
     )
     location_search = ("scan", "bank", "policy")
-
-    @property
-    def may_decline(self) -> bool:
-        return True
-
-    def needs(self, where: Where, what: What, how: How) -> str | None:
-        return "a what with one candidate a location, such as what=mean" if what.many else None
 
     def start(self, bank: Bank) -> Tensor:
         return bank.centroids.new_full((len(bank.locations),), _START)
@@ -67,14 +59,8 @@ class Bernoulli(Reinforce):
         p = problem.logits.detach().sigmoid()  # not clamped as in the steps: what they gave up stays out
         p = p * (p >= policy.threshold)
         draws = self._drawn(p, 1, policy.selection_draws, problem.generator)
-        n_items = self.final_queries(len(problem.support))
-        items = random.Random(self.config.seed).sample(problem.support, n_items)
-        parts = [items[start : start + _BATCH] for start in range(0, n_items, _BATCH)]
-        total = sum(problem.rewards(part, draws).sum(0) for part in parts)
+        total = sum(problem.rewards(part, draws).sum(0) for part in self.judges(problem, _BATCH))
         return draws[0, total.argmax()]  # type: ignore[union-attr]
-
-    def final_queries(self, n_support: int) -> int:
-        return min(self.config.policy.selection_items, n_support)
 
     def final_candidates(self, n_locations: int) -> int:
         return self.config.policy.selection_draws

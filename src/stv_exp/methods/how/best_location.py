@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import random
 from typing import TYPE_CHECKING
 
-from stv_exp.methods.choice import How, What, Where
 from stv_exp.methods.registry import register
-from stv_exp.methods.search import Problem, Search
+from stv_exp.methods.search import Problem
+from stv_exp.methods.selection import Selection
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,18 +20,11 @@ log = logging.getLogger(__name__)
 
 
 @register("best_location")
-class BestLocation(Search):
+class BestLocation(Selection):
     """Each location alone, by its mean reward on `policy.selection_items` support queries; the best one is kept."""
 
     reads = ("policy.reward", "policy.selection_items", "policy.cache_bytes", "insertion.when")
     location_search = ("scan", "bank", "policy")
-
-    @property
-    def may_decline(self) -> bool:
-        return True
-
-    def needs(self, where: Where, what: What, how: How) -> str | None:
-        return "a what with one candidate a location, such as what=mean" if what.many else None
 
     def start(self, bank: Bank) -> Tensor:
         """There is nothing to learn."""
@@ -46,9 +38,7 @@ class BestLocation(Search):
 
         k = len(problem.bank.locations)
         alone = 1 - torch.eye(k, dtype=torch.long)  # 0 inserts, 1 leaves alone
-        items = random.Random(self.config.seed).sample(problem.support, self.final_queries(len(problem.support)))
-        parts = [items[start : start + _QUERIES] for start in range(0, len(items), _QUERIES)]
-        rewards = torch.cat([self._rewards(problem, part, alone) for part in parts]).mean(0)
+        rewards = torch.cat([self._rewards(problem, part, alone) for part in self.judges(problem, _QUERIES)]).mean(0)
         found = int(rewards.argmax())
         place = problem.bank.locations[found].tolist()
         log.info("Best of %d locations alone: %s, reward %.3f (mean %.3f)", k, place, rewards[found], rewards.mean())
@@ -59,9 +49,6 @@ class BestLocation(Search):
         import torch
 
         return torch.cat([problem.rewards(queries, some[None]) for some in choices.split(_BRANCHES)], 1)
-
-    def final_queries(self, n_support: int) -> int:
-        return min(self.config.policy.selection_items, n_support)
 
     def final_candidates(self, n_locations: int) -> int:
         return n_locations
