@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, Idefics2ForConditionalGeneration
 
-from stv_exp.config import Config, DatasetConfig, ModelConfig, PretrainConfig
+from stv_exp.config import Config, DatasetConfig, ModelConfig
 from stv_exp.data.languages import shape_tasks
 from stv_exp.data.loader import load_task
 from stv_exp.data.prompts import make_prompt
 from stv_exp.data.shapes import drawn
 from stv_exp.models.loading import load_backbone
 from stv_exp.models.sources import TESTBED
+from stv_exp.pretrain_config import PretrainConfig
 from stv_exp.stages.evaluate import accuracy, evaluate
 from stv_exp.testbed.curriculum import Curriculum, vocabulary
 from stv_exp.testbed.model import build_processor

@@ -38,7 +38,7 @@ EDITS = [name for name in choices("edit") if name != "none"]
 TRAINED = [name for name in EDITS if find("edit", name).losses]
 ATTENDING = [name for name in EDITS if find("edit", name).attends]
 OPTIONS = {"site": "mlp", "when": "every_step", "mode": "add", "weight": 1.0, "norm_preserving": False}
-OPTIONS |= {"virtual": 3, "rank": 2}
+OPTIONS |= {"virtual": 3, "rank": 2, "unseen": False}
 
 
 def edit_of(model: PreTrainedModel, name: str, scale: float = 0.5, **options: Any) -> TrainedEdit:

@@ -21,7 +21,7 @@ from stv_exp.stages.teacher import contexts
 from stv_exp.stages.train import Training, train
 from tests.conftest import with_method
 from tests.families import FAMILIES
-from tests.oracles import hificl, i2cl, icv, live, mimic
+from tests.oracles import hificl, i2cl, icv, live, lora, mimic
 from tests.oracles.training import Question, answer_logits, optimise
 from tests.test_oracles import words
 
@@ -124,14 +124,16 @@ def test_lives_losses_and_updates_are_the_published_ones(subject):
     same(subject, config, optimise(loss, groups(config, p, ("scales",)), STEPS, WARMUP, 1.0), p)
 
 
-def test_mimics_losses_and_updates_are_the_published_ones(subject):
-    config = subject.with_edit("mimic")
+@pytest.mark.parametrize("unseen", [False, True])
+def test_mimics_losses_and_updates_are_the_published_ones(subject, unseen):
+    """Masks kept, or, as in the published code, keys that a token does not see counted too."""
+    config = subject.with_edit("mimic", unseen=unseen)
     module, p = started(subject, config)
     queries = subject.alone(config, module)
     with torch.no_grad():
         teachers = [mimic.outputs(subject.network, subject.mlps, c)[1] for c in subject.behind(config, module)]
     parts = (subject.network, subject.attentions, subject.mlps, p)
-    loss = lambda i: mimic.loss(*parts, queries[i], teachers[i])[0]  # noqa: E731
+    loss = lambda i: mimic.loss(*parts, queries[i], teachers[i], not unseen)[0]  # noqa: E731
     same(subject, config, optimise(loss, groups(config, p, (), ("bias",)), STEPS, WARMUP, 1.0), p)
 
 
@@ -164,10 +166,19 @@ def test_the_masks_are_a_difference_that_shows(subject):
     assert (published - ours).abs() > 1e-3
 
 
-@pytest.mark.parametrize("rank", [0, 3])
-def test_hificls_losses_and_updates_are_the_published_ones(subject, rank):
-    config = subject.with_edit("hificl", rank=rank, virtual=5)
+@pytest.mark.parametrize(("rank", "unseen"), [(0, False), (3, False), (3, True)])
+def test_hificls_losses_and_updates_are_the_published_ones(subject, rank, unseen):
+    config = subject.with_edit("hificl", rank=rank, virtual=5, unseen=unseen)
     module, p = started(subject, config)
     queries = subject.alone(config, module)
-    loss = lambda i: hificl.loss(subject.network, subject.attentions, p, queries[i])  # noqa: E731
+    loss = lambda i: hificl.loss(subject.network, subject.attentions, p, queries[i], not unseen)  # noqa: E731
+    same(subject, config, optimise(loss, groups(config, p), STEPS, WARMUP, 1.0), p)
+
+
+def test_loras_start_losses_and_updates_are_those_of_updated_weights(subject):
+    config = subject.with_edit("lora", rank=3)
+    module, p = started(subject, config)
+    assert lora.starts_alike(p)
+    queries = subject.alone(config, module)
+    loss = lambda i: lora.loss(subject.network, subject.attentions, p, queries[i])  # noqa: E731
     same(subject, config, optimise(loss, groups(config, p), STEPS, WARMUP, 1.0), p)

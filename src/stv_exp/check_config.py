@@ -59,6 +59,7 @@ def _debugged(config: Config) -> Config:
         config,
         limit=min(config.limit or examples, examples),
         scan=replace(config.scan, pairs=pairs, effect_prompts=min(config.scan.effect_prompts, 2)),
+        budget=0,
         policy=replace(policy, budget=0, **few),
         train=replace(train, epochs=1, batch=min(train.batch, 2), shots=min(train.shots, _FEW - 1)),
         tracker=replace(config.tracker, name="none"),

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from omegaconf import MISSING
 
 from stv_exp.metrics import METRICS
+from stv_exp.pretrain_config import PretrainConfig
 from stv_exp.ranges import FOLDER, NAME, PATH, Above0, Count, Many, OneOf, Positive, Range, Share, Text, Texts
 from stv_exp.train_config import TrainConfig
 
@@ -91,6 +92,7 @@ class DatasetConfig:
 
     `root` is the folder with its files as they were downloaded (or a hub id, with `dataset=hub`). `skip_broken` leaves
     out examples whose picture is missing or corrupt and says how many. `partition` is DTD's split number.
+    `family` is how pictures are drawn, `eval_family` those of the eval split where they shall differ (empty: alike).
     `validation` examples are held out of the support: no scan, bank or search sees them, settings are chosen on them.
     """
 
@@ -110,6 +112,7 @@ class DatasetConfig:
     validation: Count = 0
     eval: Positive = 100
     family: str = "plain"
+    eval_family: str = ""
     explicit_question: bool = False
     label_noise: Share = 0.0
     max_new_tokens: Positive = 20
@@ -235,36 +238,16 @@ class TrackerConfig:
 
 
 @dataclass
-class PretrainConfig:
-    """The recipe of the testbed's weights."""
-
-    folder: Annotated[str, FOLDER] = "outputs/testbed"
-    layers: Positive = 4
-    hidden: Positive = 128
-    images: Positive = 40_000
-    perception_steps: Count = 1_000
-    steps: Positive = 4_500
-    sequences: Positive = 32
-    examples: Positive = 9
-    distinct_images: Positive = 96
-    explicit: Share = 0.2
-    noisy_sequences: Share = 0.25
-    max_noise: Share = 0.3
-    perception_lr: Above0 = 1.5e-3
-    lr: Above0 = 1e-3
-    weight_decay: Share = 0.05
-    checkpoint_every: Positive = 250
-
-
-@dataclass
 class Config:
     """Everything a job needs. `job` is `run` (a method on a task), `pretrain` (the testbed) or `check_data`.
 
     Runs are compared within their `study`, which grows with every run; `study_fresh` starts it over. A sweep refuses
     jobs that cannot work, before the first one, and runs the others; with `fail_fast` it stops at the first fault.
 
-    `plan` prints what there would be to do, and what it costs, and stops. `limit` is the most examples of each split
-    (0: no limit). `debug` runs every stage on a few examples for a few steps, in a folder that is removed at the end.
+    `budget` is the most token-forwards before the evaluation, scan and teacher counted: searches and trainings take
+    fewer steps for it, others are refused (0: any). `plan` prints what there would be to do, and what it costs, and
+    stops. `limit` is the most examples of each split (0: all). `debug` runs every stage on a few examples for a few
+    steps, in a folder that is removed at the end.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -281,6 +264,7 @@ class Config:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     job: Annotated[str, OneOf("run", "pretrain", "check_data")] = "run"
     seed: Count = 0
+    budget: Many = 0
     outputs: Annotated[str, FOLDER] = "outputs"
     study: Annotated[str, NAME] = "runs"
     study_fresh: bool = False

@@ -20,6 +20,7 @@ from stv_exp.models.sources import fingerprint
 
 # Raised by hand when the results of a stage would change.
 VERSIONS = {"scan": 4, "bank": 4, "policy": 4, "run": 4}
+JUDGED = ("eval", "eval_split", "eval_family", "max_new_tokens", "metric")  # of the dataset, what only evaluation reads
 SOME = {"effects": 1, "train": 1}  # of stages that few methods have: the identity of others' results names none
 
 
@@ -39,8 +40,8 @@ def signatures(config: Config) -> Signatures:
     """Signatures of everything that `config` makes (no model is loaded for this)."""
     if config.job != "run":
         return Signatures(_sign("run", settings(config), config.seed))
-    data = asdict(config.dataset)
-    judged = {key: data.pop(key) for key in ("eval", "eval_split", "max_new_tokens", "metric")}
+    data = _dataset(config)
+    judged = {key: data.pop(key) for key in JUDGED if key in data}
     read = sources(config.dataset, config.outputs)
     data["root"], data["episode"]["annotations"] = read.pop("root"), read.pop("annotations")
     origin = {"model": {**_model(config), "name": fingerprint(config.model.name)}, "data": {**data, **read}}
@@ -65,11 +66,12 @@ def settings(config: Config) -> dict[str, Any]:
     """The settings that a run's result depends on, nested as in its config."""
     if config.job != "run":
         return {config.job: asdict(config.pretrain if config.job == "pretrain" else config.dataset)}
-    used: dict[str, Any] = {"model": _model(config), "dataset": asdict(config.dataset)}
+    used: dict[str, Any] = {"model": _model(config), "dataset": _dataset(config)}
     signed = Method.of(config).signed
     for section, values in asdict(config).items():
         if isinstance(values, dict) and section not in used:
             used[section] = {name: value for name, value in values.items() if f"{section}.{name}" in signed}
+    used |= Method.of(config).cap()
     return {section: values for section, values in used.items() if values}
 
 
@@ -88,6 +90,11 @@ def _model(config: Config) -> dict[str, Any]:
     model = asdict(config.model)
     del model["device_map"]  # where weights lie changes no result
     return model
+
+
+def _dataset(config: Config) -> dict[str, Any]:
+    data = asdict(config.dataset)
+    return data if data["eval_family"] else {key: value for key, value in data.items() if key != "eval_family"}
 
 
 def _values(config: Config, keys: Iterable[str]) -> dict[str, Any]:

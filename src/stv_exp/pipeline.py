@@ -33,8 +33,8 @@ from stv_exp.identity import signatures
 from stv_exp.methods.method import Method
 from stv_exp.models.backbone import COUNTED, Backbone
 from stv_exp.models.loading import load_backbone, model_grid
+from stv_exp.stages import budget, reading, search, train
 from stv_exp.stages import evaluate as evaluation
-from stv_exp.stages import reading, search, train
 from stv_exp.stages.bank import build_bank
 from stv_exp.stages.effects import measure
 from stv_exp.stages.evaluate import Found, Prediction, accuracy, evaluate, summary
@@ -127,7 +127,7 @@ class Pipeline:
             effects, costs["effects"] = self._stage("effects", Effects, partial(self._effects, scanned))
             scanned = replace(scanned, effects=effects.scores)
         bank, costs["bank"] = self._stage("bank", Bank, partial(self._bank, scanned))
-        chosen, costs["policy"] = self._policy(bank)
+        chosen, costs["policy"] = self._policy(bank, self._spent(costs))
         return bank, chosen
 
     def _found(self, costs: dict[str, Cost], bank: Bank | None, chosen: Chosen | None) -> Found | None:
@@ -178,14 +178,15 @@ class Pipeline:
         """What a classifier keeps of its readings, which stand where other methods have their scan."""
         read = partial(reading.read, self.backbone, self.task, self.config)
         readings, costs["scan"] = self._stage("scan", Readings, read)
+        self._spent(costs)
         return reading.learned(readings, self.config)
 
-    def _policy(self, bank: Bank) -> tuple[Chosen, Cost]:
+    def _policy(self, bank: Bank, spent: float) -> tuple[Chosen, Cost]:
         """One candidate a location; the tracker sees the curve live."""
         folder = self.store.scratch("policy", self.signatures.policy)
 
         def make() -> Chosen:
-            return choose(self.backbone, self.task, bank, self.config, self.tracker.logger, folder)
+            return choose(self.backbone, self.task, bank, self.config, self.tracker.logger, folder, spent)
 
         chosen, cost = self._stage("policy", Chosen, make)
         shutil.rmtree(folder, ignore_errors=True)
@@ -205,6 +206,12 @@ class Pipeline:
         if edit.history:
             self.job.write_history(edit.history)
         return edit, cost
+
+    def _spent(self, costs: dict[str, Cost]) -> float:
+        """Token-forwards so far; raises `StvError` where the budget is overdrawn."""
+        spent = sum(cost["token_forwards"] for cost in costs.values())
+        budget.check(self.config, spent)
+        return spent
 
     def _stage(self, name: str, kind: type[A], make: Callable[[], A]) -> tuple[A, Cost]:
         """Look a stage up in the store, or make it and measure that."""

@@ -17,7 +17,8 @@ class TrainConfig:
     `patience` training stops after so many epochs without a gain on `dataset.validation`, and the best is kept (0:
     never). `layers` that are edited (empty: all). `noise` is a share of an activation's length. Free vectors `start` as
     the mean activation behind demonstrations or as zero. `virtual` pairs of key and value a head, each of `rank`
-    (0: full, which is prefix tuning).
+    (0: full, which is prefix tuning); `rank` is LoRA's too. With `unseen`, later and padded keys count in attention's
+    denominators where an edit reads these, as published.
     """
 
     epochs: Positive = 10
@@ -35,3 +36,4 @@ class TrainConfig:
     start: Annotated[str, OneOf("mean", "zero")] = "mean"
     virtual: Positive = 8
     rank: Count = 8
+    unseen: bool = False

@@ -108,7 +108,7 @@ class Method:
     def search_settings(self) -> dict[str, Any]:
         """What the search depends on beside its bank."""
         edit = {key: setting(self.config, key) for key in INSERTION}
-        return {**self._signed(self.how), **edit}
+        return {**self._signed(self.how), **edit, **self.cap()}
 
     def classifier_settings(self) -> dict[str, Any]:
         """What a classifier's answers depend on beside what it has read."""
@@ -116,7 +116,12 @@ class Method:
 
     def train_settings(self) -> dict[str, Any]:
         """What the training depends on beside model and data."""
-        return self._signed(self.edit)
+        return {**self._signed(self.edit), **self.cap()}
+
+    def cap(self) -> dict[str, int]:
+        """The budget where there is one and steps to save it by: other results do not depend on it."""
+        stepwise = self.how.stepwise or bool(self.edit.losses)
+        return {"budget": self.config.budget} if self.config.budget and stepwise else {}
 
     def _signed(self, choice: Choice) -> dict[str, Any]:
         return _sourced(choice, {key: value for key, value in choice.settings().items() if key not in _FREE})

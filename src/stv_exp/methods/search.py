@@ -59,6 +59,7 @@ class Search(How):
     """
 
     reads: ClassVar[tuple[str, ...]] = _BASE
+    stepwise: ClassVar[bool] = True
     differentiates: ClassVar[bool] = False  # a step runs backward too, which costs two forwards more
 
     @property
@@ -94,6 +95,20 @@ class Search(How):
                 f"selection's {final}; raise policy.steps or lower policy.selection_draws."
             )
         return steps
+
+    def asked(self, steps: int, n_support: int) -> int:
+        """Support queries that so many steps and `decide` ask, each of which has a prefix to compute."""
+        return max(min(steps * self.config.policy.queries, n_support), self.final_queries(n_support))
+
+    def token_forwards(self, steps: int, n_support: int, n_locations: int, prefix: float, each: float) -> float:
+        """Of so many steps and `decide`: a query's `prefix` once, and `each` candidate behind it."""
+        tried = steps * self.step_evaluations() * (3 if self.differentiates else 1)
+        candidates = tried + self.watched(steps) + self.final_evaluations(n_support, n_locations)
+        return self.asked(steps, n_support) * prefix + candidates * each
+
+    def watched(self, steps: int) -> int:
+        """Candidates that so many steps try for the curves alone, at most."""
+        return 0
 
     def step_evaluations(self) -> int:
         """Candidate evaluations of a step."""

@@ -5,7 +5,7 @@ The hooks that call them, the training and the file that they are saved in are o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -24,12 +24,16 @@ _BASE = ("epochs", "batch", "lr", "weight_decay", "warmup", "clip", "tokens", "p
 
 @dataclass(frozen=True)
 class Shape:
-    """What an edit's parameters are shaped by: the `layers` that it edits, by number, and the sizes of the model."""
+    """What an edit's parameters are shaped by: the `layers` that it edits, by number, and the sizes of the model.
+
+    `projections` are the widths, in and out, of the linear modules of attention by name.
+    """
 
     layers: tuple[int, ...]
     n_heads: int
     head_dim: int
     hidden: int
+    projections: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,19 @@ class Attended:
     """A layer's attention over its own keys.
 
     `out [B, H, T, D]` is what it gives, `queries [B, H, T, D]` what it was asked with (rotary position included) and
-    `log_z [B, H, T]` the logarithm of its denominator, causal and padding mask applied. Scores are `scaling` x q.k.
+    `log_z [B, H, T]` the logarithm of its denominator, causal and padding mask applied; `log_z_unseen` is the same with
+    the keys that a token does not see. Scores are `scaling` x q.k.
     """
 
     out: Tensor
     queries: Tensor
     log_z: Tensor
+    log_z_unseen: Callable[[], Tensor]
     scaling: float
+
+    def denominator(self, unseen: bool) -> Tensor:
+        """`log_z`, over the keys that a token sees, or over all."""
+        return self.log_z_unseen() if unseen else self.log_z
 
 
 class Frozen(Protocol):
@@ -84,6 +94,7 @@ class Trained(Choice):
     undecayed: ClassVar[tuple[str, ...]] = ()
     noisy: ClassVar[bool] = False  # whether activations get `train.noise` while it trains
     attends: ClassVar[bool] = False  # whether it edits attention itself
+    adapts: ClassVar[bool] = False  # whether it is a low-rank update of the projections of attention
     knows: ClassVar[Mapping[str, Any]] = {"layers": list[int]}
 
     def options(self, shape: Shape) -> dict[str, Any]:
@@ -115,7 +126,7 @@ class Trained(Choice):
         raise NotImplementedError
 
     @classmethod
-    def attended(cls, seen: Attended, row: int, p: Parameters) -> Tensor:
+    def attended(cls, seen: Attended, row: int, p: Parameters, options: Mapping[str, Any]) -> Tensor:
         """What the `row`th edited layer's attention gives out `[B, H, T, D]`."""
         raise NotImplementedError
 

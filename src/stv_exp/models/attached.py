@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stv_exp.errors import StvError
 from stv_exp.methods.trained import Attended, Shape, Trained
+from stv_exp.models.adapted import adapted, widths
 from stv_exp.models.attention import attention_edited
 from stv_exp.models.edits import hooked
 from stv_exp.models.paths import numbers
@@ -31,7 +32,7 @@ def shape_of(sites: Sites, layers: list[int] | None = None) -> Shape:
             f"train.layers={layers} names layer {numbers(without)}, where the model has no heads; choose some of "
             f"{numbers(heads.layers)}."
         )
-    return Shape(tuple(layers or heads.layers), heads.n_heads or 1, heads.dim, sites("attention").dim)
+    return Shape(tuple(layers or heads.layers), heads.n_heads or 1, heads.dim, sites("attention").dim, widths(heads))
 
 
 @contextmanager
@@ -70,7 +71,11 @@ def attached(
             return seen.out
         reached += 1
         exact = replace(seen, out=seen.out.float(), queries=seen.queries.float())
-        return edit.attended(exact, rows[layer], like(exact.out)).to(seen.out.dtype)
+        return edit.attended(exact, rows[layer], like(exact.out), options).to(seen.out.dtype)
+
+    def reach() -> None:
+        nonlocal reached
+        reached += 1
 
     with ExitStack() as stack:
         for name in edit.sites(options):
@@ -78,6 +83,8 @@ def attached(
             stack.enter_context(hooked(site, partial(write, site)))
         if edit.attends:
             stack.enter_context(attention_edited(model, sites("head"), attend))
+        if edit.adapts:
+            stack.enter_context(adapted(model, sites("head"), rows, parameters, reach))
         yield lambda: reached
 
 

@@ -88,6 +88,7 @@ def attended(
     scores = (query @ key.mT * scale).float()
     if softcap:
         scores = softcap * (scores / softcap).tanh()
+    everywhere = scores
     if mask is None and (getattr(module, "is_causal", True) if is_causal is None else is_causal):
         mask = torch.ones_like(scores[0, 0], dtype=torch.bool).tril(key.shape[2] - query.shape[2])
     if mask is not None:
@@ -96,4 +97,4 @@ def attended(
         scores = scores.masked_fill(~mask, least) if mask.dtype == torch.bool else (scores + mask).clamp(min=least)
     log_z = scores.logsumexp(-1)
     weights = (scores - log_z[..., None]).exp().to(value.dtype)
-    return Attended(weights @ value, query, log_z, scale)
+    return Attended(weights @ value, query, log_z, lambda: everywhere.logsumexp(-1), scale)

@@ -100,10 +100,12 @@ class Backbone:
         return self.loading
 
     def _count(self, module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-        tokens = kwargs["input_ids"].numel()
+        ids, mask = kwargs["input_ids"], kwargs.get("attention_mask")
+        own = mask[:, -ids.shape[1] :] if mask is not None and mask.dim() == 2 else torch.ones_like(ids)
+        tokens = int(own.sum())
         self.forwards += 1
-        self.tokens += tokens
-        self.token_forwards += tokens * self.share
+        self.tokens += ids.numel()
+        self.token_forwards += tokens * self.share  # padding left out: it depends on what is batched with what
 
     def forward(self, batch: Mapping[str, Any], **options: Any) -> Any:
         """Run the model with those `options` that it knows (remote code lacks some)."""
@@ -120,6 +122,10 @@ class Backbone:
         if self.context is not None and lengths.max().item() + room > self.context:
             raise StvError(self._too_long(prompts[int(lengths.argmax())], room, self.context))
         return batch.to(self.device)
+
+    def count_tokens(self, prompts: Sequence[Prompt]) -> int:
+        """Tokens of prompts, padding left out."""
+        return sum(int(self._inputs([prompt])["attention_mask"].sum()) for prompt in prompts)
 
     def _inputs(self, prompts: Sequence[Prompt]) -> BatchFeature:
         texts, images = [self.render(p) for p in prompts], [p.images for p in prompts]

@@ -12,7 +12,7 @@ Everything is found from one pattern, the path of the output projections.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ class Site:
     `layers` are those layers' numbers among the model's `depth` (others have cross-attention, a convolution or a state
     instead). With `n_heads` a location is (layer, head) and `dim` the head's width; without, a location is (layer,) and
     `dim` the hidden size. `pattern` is the modules' path in the model, `{layer}` standing for the layer's number.
+    `attentions` hold them, where they are heads' output projections.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Site:
     pattern: str
     layers: tuple[int, ...]
     depth: int
+    attentions: tuple[nn.Module, ...] = ()
 
     @property
     def n_layers(self) -> int:
@@ -100,7 +102,8 @@ def find_heads(model: nn.Module, pattern: str = "") -> Site:
     if width % n_heads:
         raise _unreadable(model, pattern, f"its input of {width} is not divided by its {n_heads} heads")
     # Read from the projection: head_dim is a setting of its own in many families, not hidden_size / heads.
-    return _site("head", model, found, n_heads, width // n_heads, pattern)
+    site, around = _site("head", model, found, n_heads, width // n_heads, pattern), pattern.rpartition(".")[0]
+    return replace(site, attentions=tuple(modules_at(model, around)[layer] for layer in site.layers))
 
 
 def find_site(model: nn.Module, name: str = "head", pattern: str = "") -> Site:

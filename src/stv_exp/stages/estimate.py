@@ -73,9 +73,9 @@ def _policy(config: Config) -> Estimate:
     final = how.final_evaluations(n_support, n_locations)
     asked = min(steps * config.policy.queries, n_support)
     prefixes = _batches(asked, config) if steps * config.policy.queries >= n_support else asked
-    queries = max(asked, how.final_queries(n_support))
     candidates = steps * how.step_evaluations() + final
     passes, prompt = prefixes + steps + how.final_passes(n_support, n_locations), _prompt(config, 0)
+    queries = how.asked(steps, n_support)
     return _settling(prompt) + Estimate(passes, queries * (prompt - 1) + candidates * answer)
 
 

@@ -6,6 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from stv_exp.models.backbone import COUNTED, Backbone
 from stv_exp.models.edits import Edit, Insertion
 from stv_exp.models.scorer import Scorer
 from stv_exp.progress import Meter
+from stv_exp.stages.budget import affordable
 from stv_exp.stages.checkpoint import SearchCheckpoint, newest
 from stv_exp.stages.trainer import Items, Stage, make_trainer
 
@@ -39,11 +41,15 @@ def choose(
     config: Config,
     logger: Logger | None = None,
     folder: Path | None = None,
+    spent: float = 0.0,
 ) -> Chosen:
-    """Pick one candidate a location by `method.how`; a search keeps its state in `folder` and goes on from there."""
+    """Pick one candidate a location by `method.how`; a search keeps its state in `folder` and goes on from there.
+
+    `spent` token-forwards are gone of `config.budget`.
+    """
     how = Method.of(config).how
     if isinstance(how, Search):
-        return search(CandidateSearch(backbone, task, bank, how, config), logger, folder)
+        return search(CandidateSearch(backbone, task, bank, how, config, spent), logger, folder)
     with blamed(how):
         choices = how.choose(bank)
     return _chosen(bank, checked_choices(how, bank, choices), {}, 0, "")
@@ -90,7 +96,9 @@ class CandidateSearch(Stage):
 
     stage = "search"
 
-    def __init__(self, backbone: Backbone, task: Task, bank: Bank, how: Search, config: Config) -> None:
+    def __init__(
+        self, backbone: Backbone, task: Task, bank: Bank, how: Search, config: Config, spent: float = 0.0
+    ) -> None:
         super().__init__()
         check(task, config)
         self.automatic_optimization = False  # some searches have no loss
@@ -108,7 +116,7 @@ class CandidateSearch(Stage):
         self._rewarded = 1 if config.policy.reward == "first" else None  # of an answer's tokens; None: all
         self._optimizer_state: dict[str, Any] | None = None
         self._counted = {name: getattr(backbone, name) for name in COUNTED}
-        self.steps = self._affordable()
+        self.steps = self._affordable(spent)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = torch.optim.Adam([self.logits], lr=self.config.policy.lr)
@@ -169,22 +177,37 @@ class CandidateSearch(Stage):
 
     def prepare(self) -> None:
         """Settle how candidates are scored; where every query will be asked, compute all prefixes in batches."""
-        prompts = sorted((self._prompt(q) for q in self.support), key=lambda p: len(p.text))
-        ends = [prompts[0], prompts[-1]]
-        self.scorer.choose(ends, [self._answer(p) for p in ends])
+        prompts = self._settle()
         if self.steps * self.config.policy.queries >= len(self.support):
             answers = [self._answer(p)[: self._rewarded] for p in prompts]
             where = self.edit.insertion(self.bank.locations, self.bank.centroids[:, 0], site=self.bank.site)
             with Meter("prefixes", len(prompts), bar=self.config.trainer.progress_bar) as meter:
                 self.scorer.warm(prompts, answers, self.config.trainer.batch_size, where, meter.advance)
 
-    def _affordable(self) -> int:
-        """Steps within the budget, beside the final decision; raises `StvError` where there is none."""
-        tokens = float("nan")
-        if self.config.policy.budget:
-            answers = [self._answer(self._prompt(q))[: self._rewarded] for q in self.support]
-            tokens = sum(map(len, answers)) / len(answers)
-        return self.how.affordable_steps(len(self.support), len(self.bank.locations), tokens)
+    def _settle(self) -> list[Prompt]:
+        """The support's prompts, shortest first, once it is known how candidates of the shortest and longest score."""
+        prompts = sorted((self._prompt(q) for q in self.support), key=lambda p: len(p.text))
+        ends = [prompts[0], prompts[-1]]
+        if not self.scorer.way:
+            self.scorer.choose(ends, [self._answer(p) for p in ends])
+        return prompts
+
+    def _affordable(self, spent: float) -> int:
+        """Steps within the budgets, beside the final decision; raises `StvError` where there is none."""
+        n, k, answer = len(self.support), len(self.bank.locations), float("nan")
+        if self.config.policy.budget or self.config.budget:
+            answer = fmean(len(self._answer(self._prompt(q))[: self._rewarded]) for q in self.support)
+        steps = self.how.affordable_steps(n, k, answer)
+        if not self.config.budget:
+            return steps
+        backbone = self.scorer.backbone
+        prefix, each = backbone.count_tokens(self._settle()) / n - 1, answer
+        if self.scorer.way == "full":
+            prefix, each = 0.0, prefix + answer
+        elif self.scorer.late:
+            prefix += answer  # of a branch with nothing inserted
+        spent += backbone.token_forwards - self._counted["token_forwards"]
+        return affordable(self.config, spent, lambda s: self.how.token_forwards(s, n, k, prefix, each), steps)
 
     def _rewards(self, queries: Sequence[Example], chosen: Insertion) -> Tensor:
         prompts = [self._prompt(q) for q in queries]

@@ -6,6 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from stv_exp.models.answers import Said, joined, said
 from stv_exp.models.attached import attached
 from stv_exp.models.backbone import COUNTED, Backbone
 from stv_exp.progress import Meter
+from stv_exp.stages.budget import affordable
 from stv_exp.stages.checkpoint import SearchCheckpoint, newest
 from stv_exp.stages.frozen import FrozenModel
 from stv_exp.stages.teacher import taught
@@ -116,8 +118,8 @@ class Training(Stage):
         self.patient = Patience(config.train.patience)
         self.step = 0
         self.per_epoch = edit.per_epoch(len(task.support))
-        self.steps = config.train.epochs * self.per_epoch
         self._rewarded = 1 if config.train.tokens == "first" else None  # of an answer's tokens; None: all
+        self.steps = self._affordable()
         self._states: dict[str, Any] = {}
 
     @property
@@ -148,7 +150,26 @@ class Training(Stage):
             order = torch.randperm(len(self.task.support), generator=pick).tolist()
             epoch = [self.task.support[i] for i in order]
             found += [epoch[i * n : (i + 1) * n] for i in range(self.per_epoch)]
-        return found
+        return found[: self.steps]
+
+    def _affordable(self) -> int:
+        """Steps of all epochs, or those that the budget pays for beside start, teacher and looks at validation."""
+        self.steps = self.config.train.epochs * self.per_epoch
+        if not self.config.budget:
+            return self.steps
+        spent = self.backbone.token_forwards - self._counted["token_forwards"]
+        look = self._tokens(self.task.validation) if self.patient.epochs else 0
+        steps = enumerate(self.batches(), 1)
+        costs = (3 * self._tokens(batch) + (0 if i % self.per_epoch else look) for i, batch in steps)
+        total = list(accumulate(costs, initial=look))
+        return affordable(self.config, spent, total.__getitem__, self.steps)
+
+    def _tokens(self, examples: Sequence[Example]) -> int:
+        """Of a forward of the prompts and all but the last token of their answers."""
+        template = self.config.dataset.template
+        prompts = [make_prompt(template, example) for example in examples]
+        answers = [self.backbone.encode_answer(prompt, template)[: self._rewarded] for prompt in prompts]
+        return self.backbone.count_tokens(prompts) + sum(len(answer) - 1 for answer in answers)
 
     def training_step(self, batch: list[Example], batch_idx: int) -> None:
         if self.patient.epochs and not self.step:

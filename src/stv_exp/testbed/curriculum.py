@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Idefics2Processor
 
-from stv_exp.config import PretrainConfig
 from stv_exp.data.drawing import ATTRIBUTES, Array
 from stv_exp.data.easy_vqa import pictures, value_index
 from stv_exp.data.images import open_image
 from stv_exp.data.languages import GENERIC_QUESTION, LabelTask, easy_vqa_tasks, shape_tasks
 from stv_exp.data.shapes import drawn
+from stv_exp.pretrain_config import PretrainConfig
 from stv_exp.testbed.model import IMAGE_TOKENS
 
 

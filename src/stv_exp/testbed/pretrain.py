@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import Idefics2ForConditionalGeneration, Idefics2Processor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from stv_exp.config import Config, PretrainConfig
+from stv_exp.config import Config
+from stv_exp.pretrain_config import PretrainConfig
 from stv_exp.progress import Meter
 from stv_exp.stages.progress import StageProgress
 from stv_exp.stages.trainer import Interruption

@@ -4,7 +4,8 @@
 at 0. Trained by cross-entropy alone. With `train.rank=0` the tables are free: prefix tuning, a prefix of each query
 head's own. As published, the pairs take their share of attention from the start, when their values are 0: only without
 pairs nothing would change. Difference: the code lets them compete with all keys, later and padded ones too, here with
-those that the token sees; cross-entropy is of the answer's tokens, the question's left out.
+those that the token sees (`train.unseen`: as published); cross-entropy is of the answer's tokens, the question left
+out.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ _STD = {"key": 0.01, "value": 0.0, "key_a": 1.0, "key_b": 0.01, "value_a": 1.0, 
 class Hificl(Trained):
     """Virtual keys and values a head, of low rank or free, by cross-entropy (HiFICL, CVPR 2026; prefix tuning)."""
 
-    reads = (*Trained.reads, "train.virtual", "train.rank")
+    reads = (*Trained.reads, "train.virtual", "train.rank", "train.unseen")
     attends = True
-    knows: ClassVar[Mapping[str, Any]] = {**Trained.knows, "virtual": int, "rank": int}
+    knows: ClassVar[Mapping[str, Any]] = {**Trained.knows, "virtual": int, "rank": int, "unseen": bool}
 
     def options(self, shape: Shape) -> dict[str, Any]:
-        return {**super().options(shape), "virtual": self.config.train.virtual, "rank": self.config.train.rank}
+        train = self.config.train
+        return {**super().options(shape), "virtual": train.virtual, "rank": train.rank, "unseen": train.unseen}
 
     def start(self, frozen: Frozen) -> dict[str, Tensor]:
         import torch
@@ -49,13 +51,14 @@ class Hificl(Trained):
         return {f"{name}_{side}": size for name in ("key", "value") for side, size in sides.items()}
 
     @classmethod
-    def attended(cls, seen: Attended, row: int, p: Parameters) -> Tensor:
+    def attended(cls, seen: Attended, row: int, p: Parameters, options: Mapping[str, Any]) -> Tensor:
         import torch
 
         keys, values = (_table(p, name, row) for name in ("key", "value"))  # [H, N, D]
         scores = seen.scaling * seen.queries @ keys.mT  # [B, H, T, N]
-        log_z = torch.logaddexp(scores.logsumexp(-1), seen.log_z)[..., None]
-        return (seen.log_z[..., None] - log_z).exp() * seen.out + (scores - log_z).exp() @ values
+        own = seen.denominator(options["unseen"])[..., None]
+        log_z = torch.logaddexp(scores.logsumexp(-1, keepdim=True), own)
+        return (own - log_z).exp() * seen.out + (scores - log_z).exp() @ values
 
 
 def _table(p: Parameters, name: str, row: int) -> Tensor:

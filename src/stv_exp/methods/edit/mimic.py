@@ -3,8 +3,8 @@
 mu = Z1 / (Z1 + Z2): Z2 is the sum of the exponentiated scores of the own keys; log Z1, that of demonstrations, is
 linear in the query. Trained to give what the MLPs give behind many demonstrations (mean squared error) and the answer
 (0.5 x cross-entropy). Starts as published. Differences: the code sums Z2 over all keys, later and padded ones too, here
-over those that the token sees; both losses are of the answer's tokens, the question's left out; the teacher's
-demonstrations are drawn once an example, not once an epoch.
+over those that the token sees (`train.unseen`: as published); both losses are of the answer's tokens, the question's
+left out; the teacher's demonstrations are drawn once an example, not once an epoch.
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ if TYPE_CHECKING:
 class Mimic(Trained):
     """A vector a head with a share that depends on the query, taught by the many-shot prompt (MimIC, CVPR 2025)."""
 
-    reads = (*Trained.reads, *TAUGHT)
+    reads = (*Trained.reads, *TAUGHT, "train.unseen")
     losses: ClassVar[Mapping[str, float]] = {"mse": 1.0, "ce": 0.5}
     observed = "mlp"
     undecayed = ("bias",)
     attends = True
+    knows: ClassVar[Mapping[str, Any]] = {**Trained.knows, "unseen": bool}
+
+    def options(self, shape: Shape) -> dict[str, Any]:
+        return {**super().options(shape), "unseen": self.config.train.unseen}
 
     def start(self, frozen: Frozen) -> dict[str, Tensor]:
         import torch
@@ -44,7 +48,7 @@ class Mimic(Trained):
         return {"vectors": (*heads, shape.head_dim), "weight": (*heads, shape.head_dim), "bias": heads}
 
     @classmethod
-    def attended(cls, seen: Attended, row: int, p: Parameters) -> Tensor:
+    def attended(cls, seen: Attended, row: int, p: Parameters, options: Mapping[str, Any]) -> Tensor:
         log_z1 = (seen.queries * p["weight"][row, :, None]).sum(-1) + p["bias"][row, :, None]
-        mu = (log_z1 - seen.log_z).sigmoid()
+        mu = (log_z1 - seen.denominator(options["unseen"])).sigmoid()
         return seen.out + mu[..., None] * p["vectors"][row, :, None]

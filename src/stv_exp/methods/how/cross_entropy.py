@@ -47,3 +47,6 @@ class CrossEntropyMethod(Search):
             entropy=categorical.entropy(logits).item(),
         )
         logits.copy_(moved.clamp(min=_LEAST).log())
+
+    def watched(self, steps: int) -> int:
+        return steps * self.config.policy.queries

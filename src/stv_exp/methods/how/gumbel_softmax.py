@@ -55,6 +55,9 @@ class GumbelSoftmax(Search):
     def step_evaluations(self) -> int:
         return self.config.policy.queries
 
+    def watched(self, steps: int) -> int:
+        return 2 * min(self.config.policy.queries, _ASKED) * (min(steps, 2 * _LOOKS) + 1)
+
     def _shares(self, problem: Problem, queries: int) -> Tensor:
         """Shares `[Q, 1, K, C]` of the candidates; straight-through: one-hot forward, soft backward."""
         import torch

@@ -52,6 +52,9 @@ class Reinforce(Search):
     def advantage(self, rewards: Tensor) -> Tensor:
         return BASELINES[self.config.policy.baseline](rewards)
 
+    def watched(self, steps: int) -> int:
+        return steps * self.config.policy.queries * REFERENCE_SAMPLES
+
     def sample(self, logits: Tensor, queries: int, samples: int, generator: Generator) -> Tensor:
         """Seeded choices `[Q, S, K]`."""
         from stv_exp.methods import categorical
