@@ -18,6 +18,7 @@ from stv_exp.data.languages import SHARED_WORDS, easy_vqa_tasks, shape_tasks
 from stv_exp.data.prompts import make_prompt
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
+from stv_exp.identity import settings, signatures
 
 
 def test_a_third_of_the_tasks_is_ambiguous():
@@ -161,6 +162,20 @@ def test_splits_that_touch_are_refused():
     one = (Example("a", (), "?", ("x",)),)
     with pytest.raises(StvError, match="both support and eval"):
         Task("t", one, one)
+
+
+def test_pictures_of_another_family_may_be_for_the_evaluation_alone(config):
+    plain = config.dataset
+    shifted = replace(plain, eval_family="shifted")
+    a, b = shapes.load(plain), shapes.load(shifted)
+    pixels = lambda examples: [example.images[0]().tobytes() for example in examples]  # noqa: E731
+    assert pixels(a.support) == pixels(b.support) and pixels(a.evaluation) != pixels(b.evaluation)
+    assert pixels(b.evaluation) == pixels(shapes.load(replace(plain, family="shifted")).evaluation)
+    with pytest.raises(StvError, match=r"dataset\.eval_family='x' is unknown; choose one of plain, shifted"):
+        shapes.load(replace(plain, eval_family="x"))
+    one, other = signatures(config), signatures(replace(config, dataset=shifted))
+    assert one.policy == other.policy and one.run != other.run, "they share what is made"
+    assert "eval_family" not in settings(config)["dataset"], "what is not asked for is no part of an identity"
 
 
 @pytest.mark.parametrize(("loader", "task"), [(shapes.load, "colour-9"), (easy_vqa.load, "easy-size-0")])

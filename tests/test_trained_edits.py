@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -154,6 +156,22 @@ def test_one_edit_at_a_time_may_change_attention(tmp_path):
         pass
     with edit_of(model, "live").inserted(model), hificl.inserted(model):
         assert torch.isfinite(logits(model, batch())).all()
+
+
+def test_lora_is_refused_on_top_of_peft_and_without_it(monkeypatch):
+    model, inputs = llama(), batch()
+    edit, before = edit_of(model, "lora"), logits(model, inputs)
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    with edit.inserted(model), pytest.raises(StvError, match="is adapted by peft already"), edit.inserted(model):
+        pass
+    assert torch.equal(logits(model, inputs), before) and not hasattr(model, "peft_config")
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+    own = inject_adapter_in_model(LoraConfig(target_modules=["q_proj"]), llama())
+    with pytest.raises(StvError, match="is adapted by peft already"), edit.inserted(own):
+        pass
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(StvError, match=r"pip install 'stv_exp\[peft\]'"), edit_of(llama(), "lora").inserted(llama()):
+        pass
 
 
 @pytest.mark.parametrize("name", ATTENDING)
@@ -360,6 +378,7 @@ def _restricted(backbone: Any, task: Any, config: Config) -> Iterator[None]:
         ("hificl", {"patience": 1}, "train.patience=1 stops by the loss on validation examples"),
         ("i2cl", {"layers": [2]}, r"train.layers=\[2\] are not different layers of tiny; choose some of 0 to 1"),
         ("learned", {"lr": 1e2, "clip": 0.0, "weight_decay": 1.0, "epochs": 60}, "is NaN or infinite; lower train.lr"),
+        ("lora", {"rank": 0}, "train.rank=0 leaves LoRA nothing to train"),
         ("live", {"shots": 12}, "12 demonstrations were asked for, but the support split"),
     ],
 )

@@ -61,20 +61,24 @@ def _projections(attention: nn.Module) -> dict[str, nn.Module]:
 
 def _layers(model: nn.Module, paths: tuple[str, ...], rank: int) -> dict[str, nn.Module]:
     """What peft puts in the place of these modules, made once a model: that takes longer than a step of a training."""
-    own = _made.setdefault(model, {})
-    if (paths, rank) not in own:
-        before = {path: model.get_submodule(path) for path in paths}
+    own, before = _made.setdefault(model, {}), {path: model.get_submodule(path) for path in paths}
+    if hasattr(model, "peft_config") or any(hasattr(module, "base_layer") for module in before.values()):
+        raise StvError(
+            f"The attention of {type(model).__name__} is adapted by peft already; merge that adapter, or end its block."
+        )
+    key = (*map(id, before.values()), rank)
+    if key not in own:
         flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         try:
             _inject(model, before, rank)
-            own[paths, rank] = {path: model.get_submodule(path) for path in paths}
+            own[key] = {path: model.get_submodule(path) for path in paths}
         finally:
             for path, module in before.items():
                 model.set_submodule(path, module)
             for parameter, flag in flags:
                 parameter.requires_grad_(flag)
             vars(model).pop("peft_config", None)
-    return own[paths, rank]
+    return own[key]
 
 
 def _inject(model: nn.Module, modules: Mapping[str, nn.Module], rank: int) -> None:
@@ -82,10 +86,6 @@ def _inject(model: nn.Module, modules: Mapping[str, nn.Module], rank: int) -> No
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise StvError("LoRA is computed by peft, which is not installed: pip install 'stv_exp[peft]'.") from error
-    if hasattr(model, "peft_config") or any(hasattr(module, "base_layer") for module in modules.values()):
-        raise StvError(
-            f"The attention of {type(model).__name__} is adapted by peft already; merge that adapter, or end its block."
-        )
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(modules)), model, _NAME)
 
 

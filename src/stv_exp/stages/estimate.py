@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from math import ceil
 from statistics import fmean
 
@@ -17,6 +17,7 @@ from stv_exp.methods.method import Method
 from stv_exp.methods.search import Search
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.loading import load_skeleton, model_grid
+from stv_exp.stages.budget import affordable
 from stv_exp.stages.effects import BRANCHES
 from stv_exp.stages.reading import labelled
 
@@ -69,12 +70,16 @@ def _policy(config: Config) -> Estimate:
         return Estimate()
     n_locations = _locations(config)
     answer = 1.0 if config.policy.reward == "first" else _answer(config)
-    steps = how.affordable_steps(n_support, n_locations, answer)
+    prompt, steps = _prompt(config, 0), how.affordable_steps(n_support, n_locations, answer)
+    if config.budget:
+        spent = _scan(config).tokens + (_effects(config).tokens if Method.of(config).where.asks else 0)
+        cost = partial(how.token_forwards, n_support=n_support, n_locations=n_locations, prefix=prompt, each=answer)
+        steps = affordable(config, spent, cost, steps)
     final = how.final_evaluations(n_support, n_locations)
     asked = min(steps * config.policy.queries, n_support)
     prefixes = _batches(asked, config) if steps * config.policy.queries >= n_support else asked
     candidates = steps * how.step_evaluations() + final
-    passes, prompt = prefixes + steps + how.final_passes(n_support, n_locations), _prompt(config, 0)
+    passes = prefixes + steps + how.final_passes(n_support, n_locations)
     queries = how.asked(steps, n_support)
     return _settling(prompt) + Estimate(passes, queries * (prompt - 1) + candidates * answer)
 
@@ -88,9 +93,10 @@ def _train(config: Config) -> Estimate:
     """The teacher's prompts, if there is one, and the batches that gradients come from; a start from means is small."""
     n, train, answer, edit = len(_task(config).support), config.train, _answer(config), Method.of(config).edit
     behind = _prompt(config, train.shots) + answer - 1 if edit.taught else 0
-    steps = train.epochs * edit.per_epoch(n)
+    each = train.batch * (_prompt(config, 0) + answer - 1)
+    steps = affordable(config, n * behind, lambda steps: 3 * steps * each, train.epochs * edit.per_epoch(n))
     calls = steps + (_batches(n, config) if behind else 0)
-    return Estimate(calls, n * behind + steps * train.batch * (_prompt(config, 0) + answer - 1))
+    return Estimate(calls, n * behind + steps * each)
 
 
 def _evaluation(config: Config) -> Estimate:
