@@ -158,7 +158,7 @@ def test_one_edit_at_a_time_may_change_attention(tmp_path):
 
 @pytest.mark.parametrize("name", ATTENDING)
 def test_attention_that_the_registry_does_not_reach_is_refused(name, tmp_path):
-    FAMILIES["qwen_vl_v1"](tmp_path / "model")
+    FAMILIES["remote"](tmp_path / "model")
     config = ModelConfig(str(tmp_path / "model"), attention="eager", trust_remote_code=True)
     model = load_backbone(config).model
     expected = "has attention of its own that transformers' registry does not reach"

@@ -19,7 +19,7 @@ from tests.test_families import load
 from tests.test_oracles import TEXT, words
 
 EDITS = [name for name in choices("edit") if name != "none"]
-OWN_ATTENTION = {"qwen_vl_v1"}
+OWN_ATTENTION = {"remote"}
 
 
 def few(task: Task) -> Task:

@@ -29,11 +29,13 @@ from stv_exp.models import gpu
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.dtype import resolve, say
 from stv_exp.models.processors import load_processor, sees_images
+from stv_exp.models.qwen_vl_v1.register import register
 from stv_exp.models.sites import find_site, head_count
 from stv_exp.models.sources import OWN, model_folder
 from stv_exp.network import hub_answers
 
 log = logging.getLogger(__name__)
+register()  # the one architecture that transformers lacks
 disable_progress_bar()  # one bar a weight file says nothing that the job's own lines do not
 
 
