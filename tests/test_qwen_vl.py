@@ -158,16 +158,18 @@ def test_the_base_grows_with_each_doubling(tokens, growth):
     assert ntk_growth(torch.tensor([tokens]), 2048).tolist() == [growth]
 
 
+@pytest.mark.parametrize("rows", [slice(3), slice(2, 3)])
 @pytest.mark.parametrize("told", [True, False])
 @torch.inference_mode()
-def test_generation_keeps_the_base_of_its_prompt(model, processor, plain, told):
-    """As the published code with its cache; the rows pass 24 tokens while they are generated, one began beyond it."""
-    batch = processor(text=TEXTS, images=SHOWN, return_tensors="pt", padding=True)
+def test_generation_keeps_the_base_of_its_prompt(model, processor, plain, told, rows):
+    """As the published code with its cache; rows pass 24 tokens while they are generated, padded or alone."""
+    texts, nested = TEXTS[rows], SHOWN[rows]
+    batch = processor(text=texts, images=nested, return_tensors="pt", padding=True)
     inputs = {name: value for name, value in batch.items() if told or name != "prompt_length"}
     options = {"max_new_tokens": 20, "do_sample": False, "eos_token_id": None}
     found = model.generate(**inputs, **options, return_dict_in_generate=True, output_logits=True)
     start = batch["input_ids"].shape[1]
-    for i, (text, shown) in enumerate(zip(TEXTS, SHOWN, strict=True)):
+    for i, (text, shown) in enumerate(zip(texts, nested, strict=True)):
         ids, pictures = row(processor, text, shown)
         whole = torch.cat([ids, found.sequences[i, start:-1]])
         expected = plain.logits(whole, pictures, prompt=len(ids))[len(ids) - 1 :]

@@ -242,9 +242,8 @@ class QWenLMHeadModel(QWenPreTrainedModel, GenerationMixin):
 
     def _expand_inputs_for_generation(self, *args: Any, **inputs: Any) -> Any:
         """Generation keeps the rotary base of the prompt: its length is told to every step."""
-        mask = inputs.get("attention_mask")
-        if inputs.get("prompt_length") is None and mask is not None and mask.dim() == 2:
-            inputs["prompt_length"] = mask.sum(1)
+        if inputs.get("prompt_length") is None and inputs.get("position_ids") is not None:
+            inputs["prompt_length"] = inputs["position_ids"].amax(-1) + 1
         return super()._expand_inputs_for_generation(*args, **inputs)  # type: ignore[misc]
 
 
