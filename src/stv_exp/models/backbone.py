@@ -253,7 +253,8 @@ class Backbone:
         fit = bisect_right(range(shots), context, key=tokens) - 1
         least = f"lower method.shots, scan.shots or train.shots to {fit}"
         advice = least if fit >= 0 else "not even the query fits: shorten it"
+        pictures = f" and {len(prompt.images)} pictures" if prompt.images else ""
         return (
-            f"A prompt of {shots} demonstrations takes {tokens(shots)} tokens with its answer, but {self.name} holds "
-            f"{context}; {advice}."
+            f"A prompt of {shots} demonstrations{pictures} takes {tokens(shots)} tokens with its answer, but "
+            f"{self.name} holds {context}; {advice}."
         )

@@ -134,15 +134,22 @@ def _load(config: ModelConfig, device: str) -> Backbone:
 
 def _load_model(config: ModelConfig, source: Path, options: dict[str, Any]) -> PreTrainedModel:
     architecture = AutoConfig.from_pretrained(source, **options)
-    return _loader(architecture).from_pretrained(
+    model, found = _loader(architecture).from_pretrained(
         source,
         dtype=getattr(torch, config.dtype),
         attn_implementation=config.attention,
         use_safetensors=True,  # no pickle from outside
         device_map=config.device_map,
         quantization_config=_quantization(config),
+        output_loading_info=True,
         **options,
     )
+    if lacking := sorted(found["missing_keys"]):  # transformers would draw them at random
+        raise StvError(
+            f"model.name={config.name} cannot be loaded: its weights lack {len(lacking)} tensors of its config.json's "
+            f"{type(model).__name__} ({lacking[0]}, for one); fetch both from one repository."
+        )
+    return model
 
 
 def _loader(architecture: Any) -> Any:
@@ -163,6 +170,9 @@ _REASONS = {
     "accelerate": "model.device_map needs the package accelerate; run: pip install 'stv_exp[large]'",
     "connect": "the hub cannot be reached and the files are not in the local cache; check the network or give a folder",
     "offline": "the hub cannot be reached and the files are not in the local cache; check the network or give a folder",
+    "file named model.safetensors": "it has no safetensors, and nothing else is read; for Qwen-VL's old weights run: "
+    "python -m stv_exp.convert qwen_vl FOLDER",
+    "ignore_mismatched_sizes": "its weights have other shapes than its config.json says; fetch both from one repository",
     "gated": "its hub repository is gated; log in with `hf auth login` and accept its licence there",
     "is not a local folder": "it is neither a folder nor a repository of the hub; check the name, or log in",
 }
