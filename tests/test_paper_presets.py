@@ -20,6 +20,7 @@ PRESETS = ("paper_stv", "paper_mtv")
 MODELS = {
     "idefics2": "HuggingFaceM4/idefics2-8b",
     "qwen_vl": "Qwen/Qwen-VL",
+    "qwen_vl_chat": "Qwen/Qwen-VL-Chat",
     "qwen2_vl": "Qwen/Qwen2-VL-7B-Instruct",
 }
 SIZES = {"vizwiz": (200, 4319), "okvqa": (200, 5046), "dtd": (4000, 3000), "flowers": (290, 5076), "cub": (870, 5023)}
@@ -60,7 +61,25 @@ def test_a_preset_composes_on_each_model_and_benchmark_with_its_published_protoc
     assert asked.metric == METRICS.get(dataset, "choice")
     assert asked.episode.annotations == ("" if dataset in METRICS else "data/episodes")
     assert (config.scan.pairs, config.scan.shots, config.insertion.when) == (100, 4, "every_step")
+    assert (config.model.chat, config.model.trust_remote_code) == (model == "qwen_vl_chat", False)
     assert config.policy.threshold == (0.8 if (preset, model) == ("paper_mtv", "idefics2") else 0.0)
+
+
+@pytest.mark.parametrize("dataset", SIZES)
+def test_qwen_vl_is_asked_and_scored_in_mtvs_words(dataset):
+    """Written here as MTV's code builds them; it puts a space before the answer whose likelihood is the reward."""
+    template = composed(
+        "+experiment=paper_stv", "model=qwen_vl", f"dataset={dataset}", "dataset.root=d"
+    ).dataset.template
+    shown = template.demonstration.format(question="Q", answer="a")
+    if dataset in METRICS:
+        assert (shown, template.query) == (
+            f"<image>Q Answer:{' ' * (dataset == 'vizwiz')}a",
+            "<image>{question} Answer:",
+        )
+    else:
+        assert (shown, template.query) == ("Q a\n", "{question}")
+    assert template.answer == " {answer}"
 
 
 def test_stvs_search_is_the_papers():

@@ -93,7 +93,7 @@ class QwenVL:
         if old == side:
             return grid
         rows = _cubic(old, side)
-        return torch.einsum("ar,bc,rcd->abd", rows, rows, grid.reshape(old, old, -1)).flatten(0, 1)
+        return torch.einsum("xr,yc,rck->xyk", rows, rows, grid.reshape(old, old, -1)).flatten(0, 1)
 
     # Text.
 

@@ -172,7 +172,7 @@ _REASONS = {
     "offline": "the hub cannot be reached and the files are not in the local cache; check the network or give a folder",
     "file named model.safetensors": "it has no safetensors, and nothing else is read; for Qwen-VL's old weights run: "
     "python -m stv_exp.convert qwen_vl FOLDER",
-    "ignore_mismatched_sizes": "its weights have other shapes than its config.json says; fetch both from one repository",
+    "ignore_mismatched_sizes": "its weights have other shapes than its config.json; fetch both from one repository",
     "gated": "its hub repository is gated; log in with `hf auth login` and accept its licence there",
     "is not a local folder": "it is neither a folder nor a repository of the hub; check the name, or log in",
 }
