@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import load_file
 
 from stv_exp.models.qwen_vl_v1.config import QWenConfig
 from stv_exp.models.qwen_vl_v1.model import QWenLMHeadModel
@@ -13,6 +17,8 @@ from stv_exp.models.qwen_vl_v1.vocabulary import SPECIAL
 from stv_exp.testbed.curriculum import vocabulary
 from tests.family_processors import WORDS
 from tests.family_weights import built
+
+OLD = [f"pytorch_model-0000{i}-of-00003.bin" for i in (1, 2, 3)]
 
 
 def write_qwen_vl(folder: Path, **own: Any) -> None:
@@ -40,6 +46,17 @@ def write_qwen_vl(folder: Path, **own: Any) -> None:
     model = built(QWenLMHeadModel, config)
     model.generation_config.eos_token_id = model.generation_config.pad_token_id = end
     model.save_pretrained(folder)
+
+
+def pickle_weights(folder: Path) -> None:
+    """Weights of the old format in the place of the new: three files and their index."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    places = {name: OLD[i % 3] for i, name in enumerate(tensors)}
+    for file in OLD:
+        torch.save({name: tensors[name] for name in places if places[name] == file}, folder / file)
+    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
 
 
 def write_tiktoken(folder: Path) -> int:

@@ -21,9 +21,8 @@ from stv_exp.errors import StvError
 from stv_exp.models.loading import forget, load_backbone
 from stv_exp.models.qwen_vl_v1 import weights
 from tests.families import FAMILIES
-from tests.qwen_vl_checkpoint import write_qwen_vl
+from tests.qwen_vl_checkpoint import OLD, pickle_weights, write_qwen_vl
 
-OLD = [f"pytorch_model-0000{i}-of-00003.bin" for i in (1, 2, 3)]
 NEW = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
 
 
@@ -40,16 +39,11 @@ def tensors(made) -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def folder(made, tensors, tmp_path) -> Path:
+def folder(made, tmp_path) -> Path:
     """As a repository of Qwen-VL is: three pickled files and their index, `qwen.tiktoken`."""
     copy = tmp_path / "qwen"
     shutil.copytree(made, copy)
-    (copy / "model.safetensors").unlink()
-    places = {name: OLD[i % 3] for i, name in enumerate(tensors)}
-    for file in OLD:
-        torch.save({name: tensors[name] for name in places if places[name] == file}, copy / file)
-    index = {"metadata": {"total_size": 1}, "weight_map": places}
-    (copy / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    pickle_weights(copy)
     return copy
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from stv_exp.config import ModelConfig
+from stv_exp.config import ModelConfig, TemplateConfig
+from stv_exp.data.prompts import make_prompt
+from stv_exp.data.task import Example
+from stv_exp.errors import StvError
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.loading import load_backbone
 from stv_exp.models.qwen_vl_v1.config import VISUAL, QWenConfig
@@ -214,6 +218,30 @@ def test_places_that_lost_a_token_are_refused(model, processor):
     batch["input_ids"][batch["input_ids"] == model.config.image_token_id] = 1
     with pytest.raises(ValueError, match="0 places of picture tokens for 1 pictures of 4"):
         model(**batch)
+
+
+def test_pictures_beyond_the_context_are_counted_in_one_sentence(tmp_path):
+    """Six tokens each here, 258 in the published model."""
+    write_qwen_vl(tmp_path, max_position_embeddings=40)
+    template = TemplateConfig("", "<image>{question}: {answer}\n", "<image>{question}:", " {answer}")
+    example = Example("q", (PICTURES[0].copy,), "cat", ("dog",))
+    expected = (
+        r"A prompt of 6 demonstrations and 7 pictures takes \d+ tokens .* holds 40; lower method\.shots, .* to 2\."
+    )
+    with pytest.raises(StvError, match=expected):
+        backbone(tmp_path).encode([make_prompt(template, example, [example] * 6)])
+
+
+def test_text_without_a_vision_tower_is_told_from_qwen_vl(tmp_path):
+    """Qwen-7B has the same type in its config.json."""
+    write_qwen_vl(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["visual"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        StvError, match=r"no section `visual`, so it is Qwen \(v1\) for text only; take a Qwen-VL, or Qwen2"
+    ):
+        backbone(tmp_path)
 
 
 def test_auto_classes_load_it_without_its_code(folder):
