@@ -15,6 +15,7 @@ from stv_exp.methods.method import Method
 from stv_exp.methods.search import Search
 from stv_exp.pipeline import run
 from tests import official_episodes, official_vqa
+from tests.qwen_vl_checkpoint import write_qwen_vl
 
 PRESETS = ("paper_stv", "paper_mtv")
 MODELS = {
@@ -127,6 +128,17 @@ def test_a_small_preset_runs_from_scan_to_evaluation(preset, copy: Callable[[Pat
     assert {"scan", "bank", "policy", "evaluation"} <= set(metrics["seconds"])
     assert metrics["n"] == 4 and 0 <= metrics["accuracy"] <= 1
     assert metrics["candidate_evaluations"] == 12, "of 3 x 4, the selection's included"
+
+
+@pytest.mark.parametrize(("preset", "copy"), [("paper_stv", cub), ("paper_mtv", vizwiz)], ids=["stv-cub", "mtv-vizwiz"])
+def test_a_small_preset_runs_on_the_papers_first_model(preset, copy: Callable[[Path], Path], tmp_path):
+    (tmp_path / "qwen").mkdir()
+    write_qwen_vl(tmp_path / "qwen")
+    root, model = copy(tmp_path / "data"), ["model=qwen_vl", f"model.name={tmp_path}/qwen", "model.dtype=float32"]
+    words = [f"dataset={copy.__name__}", f"dataset.root={root}", f"outputs={tmp_path}/outputs"]
+    metrics = run(composed(f"+experiment={preset}", *SMALL[1:], *FITTING[preset], *words, *model), [])
+    assert {"scan", "bank", "policy", "evaluation"} <= set(metrics["seconds"])
+    assert metrics["n"] == 4 and metrics["candidate_evaluations"] == 12
 
 
 def test_episodes_that_are_not_there_are_asked_for(tmp_path):

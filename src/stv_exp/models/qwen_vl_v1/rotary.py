@@ -20,24 +20,24 @@ def rotation(config: Any, positions: Tensor, lengths: Tensor) -> Rotation:
     """Of tokens at `positions [B, T]` in rows whose prompts have `lengths [B]` tokens, in float32."""
     width = config.kv_channels
     growth = ntk_growth(lengths, config.seq_length) if config.use_dynamic_ntk else torch.ones_like(lengths)
-    base = config.rotary_emb_base * growth.double() ** (width / (width - 2))
+    base = config.rotary_emb_base * growth.to(positions.device).float() ** (width / (width - 2))
     powers = torch.arange(0, width, 2, device=positions.device) / width
-    frequencies = (1 / base.float()[:, None] ** powers).to(positions.device)
+    frequencies = 1 / base[:, None] ** powers
     angles = (positions[..., None] * frequencies[:, None]).repeat(1, 1, 2)[:, None]
     return angles.cos(), angles.sin(), _scale(config, positions)[:, None, :, None]
 
 
 def ntk_growth(lengths: Tensor, trained: int) -> Tensor:
     """1 up to `trained` tokens, 3 up to twice as many, 7 up to four times as many, and so on."""
-    doublings = ((lengths.clamp(min=1).double() / trained).log2() + 1).ceil()
+    doublings = ((lengths.clamp(min=1).float() / trained).log2() + 1).ceil()
     return (2**doublings - 1).clamp(min=1)
 
 
 def _scale(config: Any, positions: Tensor) -> Tensor:
-    """What queries are multiplied by `[B, T]`: the logarithm, to base `seq_length`, of the tokens up to each."""
-    count = (positions + 1).clamp(min=config.seq_length)
-    scale = count.double().log() / math.log(config.seq_length)
-    return scale.float() if config.use_logn_attn else torch.ones_like(scale, dtype=torch.float32)
+    """What queries are multiplied by `[B, T]`: beyond `seq_length` the logarithm to that base of the tokens so far."""
+    count = positions + 1
+    scale = count.float().log() / math.log(config.seq_length)
+    return scale.where((count > config.seq_length) & config.use_logn_attn, 1.0)
 
 
 def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
