@@ -11,16 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
-from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
-from transformers.pytorch_utils import Conv1D
-from transformers.utils.logging import disable_progress_bar
 
 from tests.family_processors import Bytes, Language, chatml, plain, turns, write_processor
-from tests.remote_qwen_vl.configuration_qwen import QWenConfig
-from tests.remote_qwen_vl.modeling_qwen import QWenLMHeadModel
+from tests.family_weights import built
+from tests.qwen_vl_checkpoint import write_qwen_vl
+from tests.remote_decoder.configuration_remote import RemoteConfig
+from tests.remote_decoder.modeling_remote import RemoteLMHeadModel
 
 IMAGE, PATCH = 32, 8  # pixels
 IMAGE_TOKENS = 4  # of one image, in the families where its size does not matter
@@ -55,8 +53,6 @@ _IDEFICS = ("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<glob
 _QWEN_VISION = ("<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 _QWEN_TEXT = {"eos": "<|im_end|>", "pad": "<|endoftext|>"}
 _TURNS = ("<start_of_turn>", "<end_of_turn>")
-_GATES = ("attn_gate", "mlp_gate", "embedding.gate", "gate_attn", "gate_ffn")
-_LATENTS = ("latents", "class_embedding", "cls_token", "position_embeddings", "image_newline")  # bare parameters
 
 
 def _text(tokenizer: PreTrainedTokenizerFast, model_type: str | None = None, **own: Any) -> dict[str, Any]:
@@ -74,33 +70,10 @@ def _save(
     folder: Path, model_class: str | type[PreTrainedModel], config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     """Build a model, of transformers where it is a name, and write it."""
-    disable_progress_bar()  # one file is written at once
-    torch.manual_seed(0)
-    model = (getattr(transformers, model_class) if isinstance(model_class, str) else model_class)(config)
-    initialise(model)
+    model = built(getattr(transformers, model_class) if isinstance(model_class, str) else model_class, config)
     for key, value in _ids(tokenizer).items():
         setattr(model.generation_config, key, value)
     model.save_pretrained(folder)
-
-
-@torch.no_grad()
-def initialise(model: PreTrainedModel) -> None:
-    """Wide weights and biases that are not zero: images and the order of words then show in the logits."""
-    table = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    table -= {id(model.get_output_embeddings().weight)}  # where they are one, wide ones make a model repeat its input
-    transposed = {id(m.weight) for m in model.modules() if isinstance(m, Conv1D)}
-    for name, parameter in model.named_parameters():
-        if id(parameter) in table or name.endswith(_LATENTS):
-            parameter.normal_(0, 0.5)
-        elif name.endswith(_GATES):  # closed at first
-            parameter.fill_(0.7)
-        elif "experts" in name and parameter.dim() == 3:  # [experts, out, in]
-            parameter.normal_(0, 0.8 / parameter.shape[-1] ** 0.5)
-        elif parameter.dim() >= 2:
-            first = id(parameter) in transposed or name.endswith("projection_weight")  # [in, out]
-            parameter.normal_(0, 0.8 / (parameter.shape[0] if first else parameter[0].numel()) ** 0.5)
-        elif name.endswith("bias"):
-            parameter.normal_(0, 0.3)
 
 
 def _idefics2(folder: Path) -> None:
@@ -286,22 +259,26 @@ def _gpt2(folder: Path) -> None:
     _save(folder, "GPT2LMHeadModel", transformers.GPT2Config(**sizes, **_ids(tokenizer)), tokenizer)
 
 
-def _qwen_vl_v1(folder: Path) -> None:
-    """Loads with `trust_remote_code=True` only; the names and the call of the first Qwen-VL."""
+def _remote(folder: Path) -> None:
+    """Loads with `trust_remote_code=True` only."""
     tokenizer = Language(**_QWEN_TEXT).tokenizer()
     tokenizer.save_pretrained(folder)
-    code = Path(__file__).parent / "remote_qwen_vl"
-    for file in ("configuration_qwen.py", "modeling_qwen.py"):
+    code = Path(__file__).parent / "remote_decoder"
+    for file in ("configuration_remote.py", "modeling_remote.py"):
         shutil.copy(code / file, folder)
-    places = {"AutoConfig": "configuration_qwen.QWenConfig", "AutoModelForCausalLM": "modeling_qwen.QWenLMHeadModel"}
+    places = {
+        "AutoConfig": "configuration_remote.RemoteConfig",
+        "AutoModelForCausalLM": "modeling_remote.RemoteLMHeadModel",
+    }
     heads = {"num_attention_heads": 4, "kv_channels": 16, "no_bias": False}
-    _save(folder, QWenLMHeadModel, QWenConfig(**_text(tokenizer, **heads), auto_map=places), tokenizer)
+    _save(folder, RemoteLMHeadModel, RemoteConfig(**_text(tokenizer, **heads), auto_map=places), tokenizer)
 
 
 VISION_FAMILIES: dict[str, Callable[[Path], None]] = {
     "idefics2": _idefics2,
     "idefics3": _idefics3,
     "smolvlm": _smolvlm,
+    "qwen_vl_v1": write_qwen_vl,
     "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
@@ -323,6 +300,6 @@ TEXT_FAMILIES: dict[str, Callable[[Path], None]] = {
     "qwen3_next": _decoder("Qwen3NextForCausalLM", Language(chatml(), _QWEN_VISION[:1], **_QWEN_TEXT), **_NEXT),
     "lfm2": _decoder("Lfm2ForCausalLM", Language(chatml(), _QWEN_VISION[:1], bos="<s>"), **_LFM2),
     "gpt2": _gpt2,
-    "qwen_vl_v1": _qwen_vl_v1,
+    "remote": _remote,
 }
 FAMILIES = {**VISION_FAMILIES, **TEXT_FAMILIES}

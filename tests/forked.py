@@ -23,6 +23,7 @@ MAINS = {
     "stv_exp": "stv_exp.__main__",
     "stv_exp.report": "stv_exp.report.__main__",
     "stv_exp.publish": "stv_exp.publish.__main__",
+    "stv_exp.convert": "stv_exp.convert",
 }
 Prepare = Callable[[], None]  # which can be pickled
 

@@ -56,7 +56,10 @@ def test_shots_that_do_not_fit_the_context_are_refused(tmp_path):
     many = ["method=few_shot", "method.shots=200", "dataset.support=300"]
     done = stv_exp(*SMOKE, *many, cwd=tmp_path)
     assert done.returncode == 1
-    assert "Error: A prompt of 200 demonstrations takes" in done.stderr and "but tiny holds 512" in done.stderr
+    assert (
+        "Error: A prompt of 200 demonstrations and 201 pictures takes" in done.stderr
+        and "but tiny holds 512" in done.stderr
+    )
 
 
 def test_an_unknown_experiment_is_refused_with_the_choices(tmp_path):

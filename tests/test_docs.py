@@ -19,6 +19,7 @@ from stv_exp.methods.method import Method
 from tests import forked
 from tests.families import FAMILIES
 from tests.official_vqa import vizwiz
+from tests.qwen_vl_checkpoint import pickle_weights, write_qwen_vl
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -122,9 +123,13 @@ def folder(tmp_path_factory) -> Path:
 
 
 def with_data(words: list[str], folder: Path) -> list[str]:
-    """The command's words, with a small copy of the benchmark where they name its folder."""
+    """The command's words, with a small copy of the benchmark or the checkpoint where they name its folder."""
     if "dataset=tuxpaint" in words and not Path(INSTALLED).is_dir():
         pytest.skip("the Debian package tuxpaint-stamps-default is not installed")
+    if "stv_exp.convert" in words:
+        (folder / words[-1]).mkdir()
+        write_qwen_vl(folder / words[-1])
+        pickle_weights(folder / words[-1])
     if "dataset.root=vizwiz" in words:
         vizwiz(folder / "vizwiz", 40)
     return words

@@ -28,8 +28,8 @@ from stv_exp.models.scorer import fastest_way, starts_late
 from stv_exp.models.scoring import full, repeat, tree
 from tests.families import FAMILIES, IMAGE_TOKENS, VISION_FAMILIES
 
-EAGER = {"gemma2", "qwen_vl_v1"}  # these take no other attention
-UNMASKED = {"qwen_vl_v1", "qwen3_next", "lfm2"}  # these refuse a mask of ours, or have layers with a state
+EAGER = {"gemma2", "remote"}  # these take no other attention
+UNMASKED = {"remote", "qwen3_next", "lfm2"}  # these refuse a mask of ours, or have layers with a state
 LAYERS = {"mllama": (0, 2, 3), "qwen3_next": (1, 3, 4), "lfm2": (1, 2, 4)}  # those with heads, where some have none
 S = 3
 SITES = ("head", "attention", "mlp", "residual")
@@ -40,7 +40,7 @@ def load(family: str, dtype: str = "float32", chat: bool = False) -> Backbone:
     folder = Path(mkdtemp(prefix=f"{family}-"))
     FAMILIES[family](folder)
     attention = "eager" if family in EAGER else "sdpa"
-    remote = family == "qwen_vl_v1"
+    remote = family == "remote"
     return load_backbone(ModelConfig(str(folder), None, dtype, attention, chat, trust_remote_code=remote))
 
 
@@ -110,7 +110,7 @@ def test_the_heads_are_found(backbone, family):
     assert heads.depth == config.get_text_config().num_hidden_layers
     own = next((d for name in ("head_dim", "kv_channels") if (d := getattr(config, name, None))), None)
     assert heads.dim == (own or config.hidden_size // heads.n_heads)
-    ours = {"gpt2": "c_proj", "qwen_vl_v1": "c_proj", "lfm2": "self_attn.out_proj"}
+    ours = {"gpt2": "c_proj", "qwen_vl_v1": "c_proj", "remote": "c_proj", "lfm2": "self_attn.out_proj"}
     assert heads.pattern.endswith(ours.get(family, "self_attn.o_proj")) and "vision" not in heads.pattern
 
 
@@ -249,7 +249,7 @@ def test_half_precision_stays_close(family, prompts, template, dtype):
 
 
 def test_a_chat_shows_the_same_pictures_and_words(family, prompts):
-    if family == "qwen_vl_v1":
+    if family == "remote":
         pytest.skip("its repository has no chat template")
     chat = load(family, chat=True)
     for prompt in prompts:

@@ -26,14 +26,14 @@ from stv_exp.models.sources import fingerprint
 from tests.conftest import llama
 from tests.families import FAMILIES
 
-QWEN_VL_PATTERN = "transformer.h.{layer}.attn.c_proj"
+PATTERN = "transformer.h.{layer}.attn.c_proj"
 TEXT = TemplateConfig("", "Q: {question}\nA: {answer}\n", "Q: {question}\nA:", " {answer}")
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
     """Checkpoints of a remote-code model, a text model and a vision-language model."""
-    made = {name: tmp_path_factory.mktemp(name) for name in ("qwen_vl_v1", "llama", "mistral", "idefics2")}
+    made = {name: tmp_path_factory.mktemp(name) for name in ("remote", "llama", "mistral", "idefics2")}
     for name, folder in made.items():
         FAMILIES[name](folder)
     return made
@@ -50,16 +50,16 @@ def test_what_was_found_is_said(folders, caplog):
 
 
 def test_a_pattern_names_the_projections_of_remote_code(folders):
-    remote = ModelConfig(str(folders["qwen_vl_v1"]), attention="eager", trust_remote_code=True)
+    remote = ModelConfig(str(folders["remote"]), attention="eager", trust_remote_code=True)
     found = load_backbone(remote).heads
-    named = load_backbone(replace(remote, heads=HeadsConfig(QWEN_VL_PATTERN))).heads
-    assert (named.n_layers, named.n_heads, named.dim, named.pattern) == (3, 4, 16, QWEN_VL_PATTERN)
+    named = load_backbone(replace(remote, heads=HeadsConfig(PATTERN))).heads
+    assert (named.n_layers, named.n_heads, named.dim, named.pattern) == (3, 4, 16, PATTERN)
     assert str(named) == str(found)
 
 
 def test_remote_code_runs_only_when_asked_for_by_name(folders):
     with pytest.raises(StvError, match=r"code of its own, which runs only with model\.trust_remote_code=true"):
-        load_backbone(ModelConfig(str(folders["qwen_vl_v1"]), attention="eager"))
+        load_backbone(ModelConfig(str(folders["remote"]), attention="eager"))
 
 
 @pytest.mark.parametrize("pattern", ["model.layers.{layer}.nowhere", "model.layers.0.self_attn.o_proj"])
@@ -163,8 +163,8 @@ def test_weights_that_bypass_hooks_are_refused(folders):
 
 
 def test_models_whose_prefix_cannot_be_kept_are_scored_by_full_forwards(monkeypatch, folders):
-    """Remote code with caches of its own kind: what the original Qwen-VL does."""
-    config = ModelConfig(str(folders["qwen_vl_v1"]), attention="eager", trust_remote_code=True)
+    """Remote code with caches of its own kind, tuples of keys and values."""
+    config = ModelConfig(str(folders["remote"]), attention="eager", trust_remote_code=True)
     backbone = load_backbone(config)
     prompt = make_prompt(TEXT, question())
     model_class = type(backbone.model)
@@ -200,7 +200,7 @@ def test_a_prompt_longer_than_the_context_is_refused(backbone, task, config):
 
 
 def test_a_chat_without_a_template_is_refused(folders):
-    config = ModelConfig(str(folders["qwen_vl_v1"]), attention="eager", trust_remote_code=True, chat=True)
+    config = ModelConfig(str(folders["remote"]), attention="eager", trust_remote_code=True, chat=True)
     with pytest.raises(StvError, match=r"model\.chat=true, but .* has no chat template"):
         load_backbone(config).encode([make_prompt(TEXT, question())])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -62,9 +63,8 @@ def test_nothing_is_unpickled():
     for path in (ROOT / "src").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert "import pickle" not in text, path
-        assert text.count("torch.load") == text.count("torch.load(path, weights_only=True)"), (
-            path
-        )  # tensors and numbers
+        safe = re.findall(r"torch\.load\([^()]*, weights_only=True\)", text)  # tensors and numbers
+        assert text.count("torch.load") == len(safe), path
 
 
 def test_files_stay_short():

@@ -15,11 +15,13 @@ from stv_exp.methods.method import Method
 from stv_exp.methods.search import Search
 from stv_exp.pipeline import run
 from tests import official_episodes, official_vqa
+from tests.qwen_vl_checkpoint import write_qwen_vl
 
 PRESETS = ("paper_stv", "paper_mtv")
 MODELS = {
     "idefics2": "HuggingFaceM4/idefics2-8b",
     "qwen_vl": "Qwen/Qwen-VL",
+    "qwen_vl_chat": "Qwen/Qwen-VL-Chat",
     "qwen2_vl": "Qwen/Qwen2-VL-7B-Instruct",
 }
 SIZES = {"vizwiz": (200, 4319), "okvqa": (200, 5046), "dtd": (4000, 3000), "flowers": (290, 5076), "cub": (870, 5023)}
@@ -60,7 +62,25 @@ def test_a_preset_composes_on_each_model_and_benchmark_with_its_published_protoc
     assert asked.metric == METRICS.get(dataset, "choice")
     assert asked.episode.annotations == ("" if dataset in METRICS else "data/episodes")
     assert (config.scan.pairs, config.scan.shots, config.insertion.when) == (100, 4, "every_step")
+    assert (config.model.chat, config.model.trust_remote_code) == (model == "qwen_vl_chat", False)
     assert config.policy.threshold == (0.8 if (preset, model) == ("paper_mtv", "idefics2") else 0.0)
+
+
+@pytest.mark.parametrize("dataset", SIZES)
+def test_qwen_vl_is_asked_and_scored_in_mtvs_words(dataset):
+    """Written here as MTV's code builds them; it puts a space before the answer whose likelihood is the reward."""
+    template = composed(
+        "+experiment=paper_stv", "model=qwen_vl", f"dataset={dataset}", "dataset.root=d"
+    ).dataset.template
+    shown = template.demonstration.format(question="Q", answer="a")
+    if dataset in METRICS:
+        assert (shown, template.query) == (
+            f"<image>Q Answer:{' ' * (dataset == 'vizwiz')}a",
+            "<image>{question} Answer:",
+        )
+    else:
+        assert (shown, template.query) == ("Q a\n", "{question}")
+    assert template.answer == " {answer}"
 
 
 def test_stvs_search_is_the_papers():
@@ -108,6 +128,17 @@ def test_a_small_preset_runs_from_scan_to_evaluation(preset, copy: Callable[[Pat
     assert {"scan", "bank", "policy", "evaluation"} <= set(metrics["seconds"])
     assert metrics["n"] == 4 and 0 <= metrics["accuracy"] <= 1
     assert metrics["candidate_evaluations"] == 12, "of 3 x 4, the selection's included"
+
+
+@pytest.mark.parametrize(("preset", "copy"), [("paper_stv", cub), ("paper_mtv", vizwiz)], ids=["stv-cub", "mtv-vizwiz"])
+def test_a_small_preset_runs_on_the_papers_first_model(preset, copy: Callable[[Path], Path], tmp_path):
+    (tmp_path / "qwen").mkdir()
+    write_qwen_vl(tmp_path / "qwen")
+    root, model = copy(tmp_path / "data"), ["model=qwen_vl", f"model.name={tmp_path}/qwen", "model.dtype=float32"]
+    words = [f"dataset={copy.__name__}", f"dataset.root={root}", f"outputs={tmp_path}/outputs"]
+    metrics = run(composed(f"+experiment={preset}", *SMALL[1:], *FITTING[preset], *words, *model), [])
+    assert {"scan", "bank", "policy", "evaluation"} <= set(metrics["seconds"])
+    assert metrics["n"] == 4 and metrics["candidate_evaluations"] == 12
 
 
 def test_episodes_that_are_not_there_are_asked_for(tmp_path):

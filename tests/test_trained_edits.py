@@ -176,7 +176,7 @@ def test_lora_is_refused_on_top_of_peft_and_without_it(monkeypatch):
 
 @pytest.mark.parametrize("name", ATTENDING)
 def test_attention_that_the_registry_does_not_reach_is_refused(name, tmp_path):
-    FAMILIES["qwen_vl_v1"](tmp_path / "model")
+    FAMILIES["remote"](tmp_path / "model")
     config = ModelConfig(str(tmp_path / "model"), attention="eager", trust_remote_code=True)
     model = load_backbone(config).model
     expected = "has attention of its own that transformers' registry does not reach"

@@ -32,7 +32,7 @@ FOUND = [
     {"where": "indirect_effect", "what": "function_vector", "how": "best_location", "k": 2},
     {"where": "none", "what": "none", "how": "class_means", "k": 2},
 ]
-OWN_ATTENTION = {"qwen_vl_v1"}
+OWN_ATTENTION = {"remote"}
 
 
 def few(task: Task) -> Task:

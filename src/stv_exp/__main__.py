@@ -1,7 +1,7 @@
 """`python -m stv_exp +experiment=NAME key=value ...` runs one experiment; with `-m` a sweep.
 
-`python -m stv_exp list|status|report|publish ...` is `python -m stv_exp.<word> ...`. The console script `stv_exp` is
-the same.
+`python -m stv_exp list|status|report|publish|convert ...` is `python -m stv_exp.<word> ...`. The console script
+`stv_exp` is the same.
 """
 
 import sys
@@ -14,6 +14,7 @@ _COMMANDS = {
     "status": "stv_exp.status",
     "report": "stv_exp.report.__main__",
     "publish": "stv_exp.publish.__main__",
+    "convert": "stv_exp.convert",
 }
 
 

@@ -45,9 +45,6 @@ class Backbone:
         chat_arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
-        # A checkpoint's own decoding (penalties, no cache, sampling) would enter every generation.
-        ids = {name: getattr(model.generation_config, name, None) for name in _SPECIAL}
-        model.generation_config = GenerationConfig(**ids)
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.tokenizer.padding_side = "left"
@@ -60,6 +57,7 @@ class Backbone:
         self.family = family_of(model)
         if self.sees_images:
             self.family.prepare(processor)
+        model.generation_config = self._decoding(model)
         self.loading: tuple[Any, ...] | None = None  # a function and its arguments that load the same one
         self.forwards = 0
         self.tokens = 0
@@ -70,6 +68,14 @@ class Backbone:
         if (head := model.get_output_embeddings()) is not None:
             # Generation hands it a slice, for which torch on the CPU would copy the weight once a row.
             head.register_forward_pre_hook(lambda module, args: (args[0].contiguous(), *args[1:]))
+
+    def _decoding(self, model: Any) -> GenerationConfig:
+        """Special tokens alone: a checkpoint's own penalties, sampling or missing cache would enter each generation."""
+        ids = {name: getattr(model.generation_config, name, None) for name in _SPECIAL}
+        if self.chat and self.family.chat_stops:
+            own = ids["eos_token_id"] if isinstance(ids["eos_token_id"], list) else [ids["eos_token_id"]]
+            ids["eos_token_id"] = [*own, *self.tokenizer.convert_tokens_to_ids([*self.family.chat_stops])]
+        return GenerationConfig(**ids)
 
     @property
     def heads(self) -> Site:
@@ -253,7 +259,8 @@ class Backbone:
         fit = bisect_right(range(shots), context, key=tokens) - 1
         least = f"lower method.shots, scan.shots or train.shots to {fit}"
         advice = least if fit >= 0 else "not even the query fits: shorten it"
+        pictures = f" and {len(prompt.images)} pictures" if prompt.images else ""
         return (
-            f"A prompt of {shots} demonstrations takes {tokens(shots)} tokens with its answer, but {self.name} holds "
-            f"{context}; {advice}."
+            f"A prompt of {shots} demonstrations{pictures} takes {tokens(shots)} tokens with its answer, but "
+            f"{self.name} holds {context}; {advice}."
         )

@@ -29,11 +29,13 @@ from stv_exp.models import gpu
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.dtype import resolve, say
 from stv_exp.models.processors import load_processor, sees_images
+from stv_exp.models.qwen_vl_v1.register import register
 from stv_exp.models.sites import find_site, head_count
 from stv_exp.models.sources import OWN, model_folder
 from stv_exp.network import hub_answers
 
 log = logging.getLogger(__name__)
+register()  # the one architecture that transformers lacks
 disable_progress_bar()  # one bar a weight file says nothing that the job's own lines do not
 
 
@@ -132,15 +134,22 @@ def _load(config: ModelConfig, device: str) -> Backbone:
 
 def _load_model(config: ModelConfig, source: Path, options: dict[str, Any]) -> PreTrainedModel:
     architecture = AutoConfig.from_pretrained(source, **options)
-    return _loader(architecture).from_pretrained(
+    model, found = _loader(architecture).from_pretrained(
         source,
         dtype=getattr(torch, config.dtype),
         attn_implementation=config.attention,
         use_safetensors=True,  # no pickle from outside
         device_map=config.device_map,
         quantization_config=_quantization(config),
+        output_loading_info=True,
         **options,
     )
+    if lacking := sorted(found["missing_keys"]):  # transformers would draw them at random
+        raise StvError(
+            f"model.name={config.name} cannot be loaded: its weights lack {len(lacking)} tensors of its config.json's "
+            f"{type(model).__name__} ({lacking[0]}, for one); fetch both from one repository."
+        )
+    return model
 
 
 def _loader(architecture: Any) -> Any:
@@ -161,6 +170,9 @@ _REASONS = {
     "accelerate": "model.device_map needs the package accelerate; run: pip install 'stv_exp[large]'",
     "connect": "the hub cannot be reached and the files are not in the local cache; check the network or give a folder",
     "offline": "the hub cannot be reached and the files are not in the local cache; check the network or give a folder",
+    "file named model.safetensors": "it has no safetensors, and nothing else is read; for Qwen-VL's old weights run: "
+    "python -m stv_exp.convert qwen_vl FOLDER",
+    "ignore_mismatched_sizes": "its weights have other shapes than its config.json; fetch both from one repository",
     "gated": "its hub repository is gated; log in with `hf auth login` and accept its licence there",
     "is not a local folder": "it is neither a folder nor a repository of the hub; check the name, or log in",
 }

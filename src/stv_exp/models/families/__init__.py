@@ -11,12 +11,14 @@ from stv_exp.models.families.idefics import Idefics
 from stv_exp.models.families.internvl import InternVL
 from stv_exp.models.families.mllama import Mllama
 from stv_exp.models.families.qwen_vl import QwenVL
+from stv_exp.models.families.qwen_vl_v1 import QwenVLv1
 from stv_exp.models.families.recurrent import Lfm2, Recurrent
 
 _BY_TYPE: dict[str, type[Family]] = {
     "idefics2": Idefics,
     "idefics3": Idefics,
     "smolvlm": Idefics,
+    "qwen": QwenVLv1,
     "qwen2_vl": QwenVL,
     "qwen2_5_vl": QwenVL,
     "qwen3_vl": QwenVL,

@@ -19,6 +19,7 @@ class Family:
 
     image = "<image>"  # what the family's processor expands to an image's tokens
     image_options: ClassVar[dict[str, Any]] = {}  # of the call that prepares images
+    chat_stops: tuple[str, ...] = ()  # tokens that end an answer in a chat, beside the checkpoint's own
     begins = False  # whether the processor writes a text's first token itself
     picture_layers: tuple[int, ...] = ()  # the layers that keep pictures, not tokens
 

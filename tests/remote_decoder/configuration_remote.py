@@ -1,14 +1,14 @@
-"""Settings under the field names of Qwen/Qwen-VL, the first version."""
+"""Settings of a decoder that transformers does not know."""
 
 from __future__ import annotations
 
 from transformers import PretrainedConfig
 
 
-class QWenConfig(PretrainedConfig):
+class RemoteConfig(PretrainedConfig):
     """A decoder with a fused attention input, `kv_channels` wide heads and no head groups."""
 
-    model_type = "qwen"
+    model_type = "remote_decoder"
     keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012
 
     def __init__(

@@ -1,7 +1,6 @@
-"""A decoder with the layer names and the call of Qwen/Qwen-VL's own code, written anew for the tests; text only.
+"""A decoder as remote code may be: a fused attention input, a `c_proj` as output, attention of its own.
 
-Like that code it knows padding masks `[B, T]` only and has no `logits_to_keep`. Unlike it, which keeps tuples of
-keys and values and so runs in old releases only, it fills the `Cache` that transformers 5 hands to every model.
+It knows padding masks `[B, T]` only and has no `logits_to_keep`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from .configuration_qwen import QWenConfig
+from .configuration_remote import RemoteConfig
 
 
 class RMSNorm(nn.Module):
@@ -24,8 +23,8 @@ class RMSNorm(nn.Module):
         return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
 
 
-class QWenAttention(nn.Module):
-    def __init__(self, config: QWenConfig, layer: int) -> None:
+class RemoteAttention(nn.Module):
+    def __init__(self, config: RemoteConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
         self.head_dim = config.kv_channels
@@ -44,10 +43,10 @@ class QWenAttention(nn.Module):
         return self.c_proj((weights @ value).transpose(1, 2).flatten(2))
 
 
-class QWenMLP(nn.Module):
-    """`w1` is gated by `w2`; its output projection is a `c_proj` too, as in the original."""
+class RemoteMLP(nn.Module):
+    """`w1` is gated by `w2`; its output projection is a `c_proj` too."""
 
-    def __init__(self, config: QWenConfig) -> None:
+    def __init__(self, config: RemoteConfig) -> None:
         super().__init__()
         inner = config.intermediate_size // 2
         self.w1 = nn.Linear(config.hidden_size, inner, bias=not config.no_bias)
@@ -58,30 +57,30 @@ class QWenMLP(nn.Module):
         return self.c_proj(self.w1(x) * nn.functional.silu(self.w2(x)))
 
 
-class QWenBlock(nn.Module):
-    def __init__(self, config: QWenConfig, layer: int) -> None:
+class RemoteBlock(nn.Module):
+    def __init__(self, config: RemoteConfig, layer: int) -> None:
         super().__init__()
         self.ln_1 = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
-        self.attn = QWenAttention(config, layer)
+        self.attn = RemoteAttention(config, layer)
         self.ln_2 = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
-        self.mlp = QWenMLP(config)
+        self.mlp = RemoteMLP(config)
 
     def forward(self, x: Tensor, mask: Tensor, rotation: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
         x = x + self.attn(self.ln_1(x), mask, rotation, cache)
         return x + self.mlp(self.ln_2(x))
 
 
-class QWenPreTrainedModel(PreTrainedModel):
-    config_class = QWenConfig
+class RemotePreTrainedModel(PreTrainedModel):
+    config_class = RemoteConfig
     base_model_prefix = "transformer"
-    _no_split_modules = ["QWenBlock"]  # noqa: RUF012
+    _no_split_modules = ["RemoteBlock"]  # noqa: RUF012
 
 
-class QWenModel(QWenPreTrainedModel):
-    def __init__(self, config: QWenConfig) -> None:
+class RemoteModel(RemotePreTrainedModel):
+    def __init__(self, config: RemoteConfig) -> None:
         super().__init__(config)
         self.wte = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.h = nn.ModuleList([QWenBlock(config, i) for i in range(config.num_hidden_layers)])
+        self.h = nn.ModuleList([RemoteBlock(config, i) for i in range(config.num_hidden_layers)])
         self.ln_f = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
         self.post_init()
 
@@ -115,10 +114,10 @@ class QWenModel(QWenPreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
 
-class QWenLMHeadModel(QWenPreTrainedModel, GenerationMixin):
-    def __init__(self, config: QWenConfig) -> None:
+class RemoteLMHeadModel(RemotePreTrainedModel, GenerationMixin):
+    def __init__(self, config: RemoteConfig) -> None:
         super().__init__(config)
-        self.transformer = QWenModel(config)
+        self.transformer = RemoteModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
@@ -151,7 +150,7 @@ def additive_mask(attention_mask: Tensor | None, x: Tensor, past: int) -> Tensor
     seen = torch.ones(length, past + length, dtype=torch.bool, device=x.device).tril(past).expand(batch, 1, -1, -1)
     if attention_mask is not None:
         if attention_mask.dim() != 2:
-            raise ValueError(f"QWen reads masks [B, T], not one of shape {tuple(attention_mask.shape)}.")
+            raise ValueError(f"The remote decoder reads masks [B, T], not one of shape {tuple(attention_mask.shape)}.")
         seen = seen & attention_mask.bool()[:, None, None]
     return torch.zeros(seen.shape, dtype=x.dtype, device=x.device).masked_fill(~seen, torch.finfo(x.dtype).min)
 
