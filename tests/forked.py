@@ -92,7 +92,7 @@ def _child(
         _as_if_new(folder, words, environment)
         if prepare is not None:
             prepare()
-        code = _guarded(words[0])
+        code = _script(words[1]) if words[0] == "-c" else _guarded(words[0])
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else bool(error.code)
     except BaseException:
@@ -100,6 +100,16 @@ def _child(
     finally:
         sys.stdout.flush()
         os._exit(code)
+
+
+def script(folder: Path, code: str) -> Ended:
+    """`python -c code` in `folder`."""
+    return start(folder, code, module="-c")()
+
+
+def _script(code: str) -> int:
+    exec(compile(code, "<script>", "exec"), {"__name__": "__main__"})
+    return 0
 
 
 def _guarded(module: str) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
 
+from stv_exp.config import Config
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 from stv_exp.models import gpu
@@ -28,19 +31,27 @@ def counts(backbone: Backbone) -> list[float]:
     return [getattr(backbone, name) for name in COUNTED]
 
 
-def test_two_devices_find_what_one_finds_in_its_order_and_count_what_it_counts(backbone, task, two):
-    one = replace(two, trainer=replace(two.trainer, devices=1))
+def on_both(backbone: Backbone, two: Config, stage: Callable[[Config], Any]) -> list[Any]:
+    """What a stage finds on one device and on two, which count the same."""
     found, spent = [], []
-    for config in (one, two):
+    for config in (replace(two, trainer=replace(two.trainer, devices=1)), two):
         before = counts(backbone)
-        prompting = with_method(config, where="none", shots=2)
-        found.append((scan(backbone, task, config), evaluate(backbone, task, None, prompting)))
+        found.append(stage(config))
         spent.append([now - then for now, then in zip(counts(backbone), before, strict=True)])
-    (scan_of_one, predictions), (scan_of_two, same) = found
-    assert torch.equal(scan_of_one.with_demonstrations, scan_of_two.with_demonstrations)
-    assert torch.equal(scan_of_one.alone, scan_of_two.alone)
-    assert [p.id for p in same] == [e.id for e in task.evaluation] and same == predictions
     assert spent[0] == spent[1]
+    return found
+
+
+def test_two_devices_answer_as_one_does_in_its_order(backbone, task, two):
+    prompting = with_method(two, where="none", shots=2)
+    one, same = on_both(backbone, prompting, lambda config: evaluate(backbone, task, None, config))
+    assert [p.id for p in same] == [e.id for e in task.evaluation] and same == one
+
+
+@pytest.mark.slow
+def test_two_devices_scan_as_one_does(backbone, task, two):
+    one, same = on_both(backbone, two, lambda config: scan(backbone, task, config))
+    assert torch.equal(one.with_demonstrations, same.with_demonstrations) and torch.equal(one.alone, same.alone)
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ DOCS = [ROOT / "README.md", *PAGES, *STUDIES, ROOT / "src/stv_exp/testbed/README
 SMALL = ["dataset.support=12", "dataset.eval=4", "scan.pairs=8", "scan.shots=2", "policy.steps=2", "policy.samples=4"]
 SMALL_SELECTION = ["policy.selection_draws=2", "policy.selection_items=2", "policy.queries=2"]
 JOBS = 2  # of a sweep of one method; of several methods all, at one value each of what else varies
+RIVALS = ["scan.per_label=1", "train.epochs=1", "train.shots=2", "train.batch=4", "hydra.sweeper.subset=6"]
 SMALL_RECIPE = ["pretrain.steps=4", "pretrain.perception_steps=2", "pretrain.images=40", "pretrain.sequences=2"]
 
 
@@ -81,7 +82,9 @@ def small(command: str) -> list[str]:
     if "-m" in words[3:] and "plan=true" not in words and not any("," in w for w in words if w.startswith("method=")):
         extra.append(f"hydra.sweeper.subset={JOBS}")
     if "+experiment=quickstart" in words:
-        extra.append("dataset.task=colour-shared-0")
+        extra += ["dataset.task=colour-shared-0", "method=few_shot,stv,mtv"]
+    if any(word.startswith("+experiment=rivals") for word in words):
+        extra += RIVALS
     if "+experiment=smollm2" in words:
         extra += ["seed=0", "dataset.task=antonym", "method=few_shot,mtv,stv_identity"]
     if "+experiment=testbed_shots" in words:
@@ -179,7 +182,8 @@ class TestThePages:
 
     def test_their_frames_hold_the_runs(self, folder):
         (script,) = (b for b in blocks("python") if "stv_exp.runs(" in b)
-        assert "stv " in run([sys.executable, "-c", script], folder).stdout
+        done = forked.script(folder, script)
+        assert done.returncode == 0 and "stv " in done.stdout, done.text
 
 
 class TestTheStudies:
@@ -209,7 +213,7 @@ def test_a_make_command_of_the_docs_has_its_target(command):
 
 
 def test_no_command_of_the_docs_is_left_out():
-    known = ("python -m stv_exp", "make", "wandb leet", "wandb sync", "git clone", "cd ", "pip install")
+    known = ("python -m stv_exp", "make", "wandb leet", "wandb sync", "git clone", "cd ", "pip install", "hf download")
     assert [c for c in commands() if not c.startswith(known)] == []
 
 

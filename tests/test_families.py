@@ -237,7 +237,8 @@ def test_pictures_are_not_split_into_tiles(split):
     assert (ids == backbone.model.config.image_token_id).sum() == IMAGE_TOKENS
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_stays_close(family, prompts, template, dtype):
     exact, half = load(family), load(family, dtype)
     a, b = exact.capture(exact.encode(prompts)), half.capture(half.encode(prompts))

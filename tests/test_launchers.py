@@ -75,6 +75,7 @@ def test_jobs_side_by_side_share_their_scan_and_end_in_one_table(side_by_side):
     assert len(list(folder.glob("outputs/sweeps/smoke/*.run"))) == 4, "no process starts the study over for another"
 
 
+@pytest.mark.slow
 def test_a_failure_in_another_process_is_a_sentence_and_the_others_go_on(side_by_side):
     _, done = side_by_side
     assert done.returncode == 1 and "Traceback" not in done.text, done.text

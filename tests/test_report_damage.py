@@ -111,7 +111,7 @@ WRONG = (None, True, -1, 10**30, float("nan"), "", "text", [], [[]], {}, {"a": 1
 ORIGIN = {"code": {"scan": 3, "run": 3}, "model": "abc", "data": "def"}
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", [FILES[0], *(pytest.param(file, marks=pytest.mark.slow) for file in FILES[1:])])
 def test_a_value_of_another_kind_costs_its_run_at_most(tmp_path, file):
     whole = write_run(tmp_path / "whole", "bad", ["cat"], ["cat"], origin=ORIGIN, checked=file == "status.json")
     value = json.loads((whole / file).read_text())

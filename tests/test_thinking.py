@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from stv_exp.errors import StvError
 from stv_exp.identity import settings, signatures
 from stv_exp.models.loading import load_backbone
 from stv_exp.stages.evaluate import Prediction
+from tests import forked
 from tests.families import _IDEFICS, _QWEN3, _QWEN_TEXT, FAMILIES, _decoder
 from tests.family_processors import Language, chatml, plain
 
@@ -141,12 +140,12 @@ def test_a_run_says_that_its_answers_are_empty(folder, tmp_path):
     weights = load_file(silent / "model.safetensors")
     weights["lm_head.weight"].zero_()
     save_file(weights, silent / "model.safetensors", metadata={"format": "pt"})
-    command = [sys.executable, "-m", "stv_exp", "model=hf", f"model.name={silent}", "model.dtype=float32"]
+    command = ["model=hf", f"model.name={silent}", "model.dtype=float32"]
     command += ["model.chat=true", "+model.chat_arguments.enable_thinking=false", "method=few_shot", "method.shots=1"]
     command += ["dataset=words", "dataset.task=antonym", "dataset.support=4", "dataset.eval=3", "tracker=none"]
     command += ["dataset.max_new_tokens=1", "trainer.progress_bar=false", f"outputs={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = forked.run(tmp_path, *command)
+    assert done.returncode == 0, done.text
     (run,) = (path.parent for path in (tmp_path / "runs").glob("*/metrics.json"))
     assert json.loads((run / "manifest.json").read_text())["settings"]["model"]["chat_arguments"] == OFF
     (said,) = json.loads((run / "metrics.json").read_text())["diagnostics"]

@@ -107,7 +107,7 @@ class Backbone:
 
     def _count(self, module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         ids, mask = kwargs["input_ids"], kwargs.get("attention_mask")
-        own = mask[:, -ids.shape[1] :] if mask is not None and mask.dim() == 2 else torch.ones_like(ids)
+        own = mask[:, -ids.shape[1] :] if isinstance(mask, Tensor) and mask.dim() == 2 else torch.ones_like(ids)
         tokens = int(own.sum())
         self.forwards += 1
         self.tokens += ids.numel()

@@ -158,18 +158,19 @@ class Training(Stage):
         if not self.config.budget:
             return self.steps
         spent = self.backbone.token_forwards - self._counted["token_forwards"]
-        look = self._tokens(self.task.validation) if self.patient.epochs else 0
+        look = sum(self._tokens(query) for query in self.task.validation) if self.patient.epochs else 0
+        each = {query.id: 3 * self._tokens(query) for query in self.task.support} if self.steps else {}
         steps = enumerate(self.batches(), 1)
-        costs = (3 * self._tokens(batch) + (0 if i % self.per_epoch else look) for i, batch in steps)
+        costs = (sum(each[q.id] for q in batch) + (0 if i % self.per_epoch else look) for i, batch in steps)
         total = list(accumulate(costs, initial=look))
         return affordable(self.config, spent, total.__getitem__, self.steps)
 
-    def _tokens(self, examples: Sequence[Example]) -> int:
-        """Of a forward of the prompts and all but the last token of their answers."""
+    def _tokens(self, query: Example) -> int:
+        """Of a forward of the prompt and all but the last token of its answer."""
         template = self.config.dataset.template
-        prompts = [make_prompt(template, example) for example in examples]
-        answers = [self.backbone.encode_answer(prompt, template)[: self._rewarded] for prompt in prompts]
-        return self.backbone.count_tokens(prompts) + sum(len(answer) - 1 for answer in answers)
+        prompt = make_prompt(template, query)
+        answer = self.backbone.encode_answer(prompt, template)[: self._rewarded]
+        return self.backbone.count_tokens([prompt]) + len(answer) - 1
 
     def training_step(self, batch: list[Example], batch_idx: int) -> None:
         if self.patient.epochs and not self.step:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel, initialization
 from transformers.masking_utils import create_causal_mask
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, slice_logits_to_keep
 from transformers.models.llama.modeling_llama import eager_attention_forward
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
@@ -196,6 +196,10 @@ class QWenLMHeadModel(QWenPreTrainedModel, GenerationMixin):
         self.transformer = QWenModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
+
+    def get_image_features(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
+        """What the decoder reads of pictures `[N, 3, S, S]`: `pooler_output` `[N, places, C]`."""
+        return BaseModelOutputWithPooling(pooler_output=self.transformer.visual(pixel_values))
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
