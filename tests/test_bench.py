@@ -106,6 +106,7 @@ def test_lower_layers_are_passed_by_where_branches_start_late(measured):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the process's peak is read from /proc")
+@pytest.mark.slow
 def test_the_memory_of_a_gradient_step_is_told_beside_that_of_reinforce(measured):
     written = measured("gradient", SIZES[0])
     assert written["gradient"]["bytes"].keys() == {"gradient", "drawn"}

@@ -163,7 +163,9 @@ def test_a_signal_at_any_file_operation_stops_a_run_in_order(
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_a_signal_at_any_moment_stops_a_sweep_in_order(record_property, some, folders, swept, number):
     folder, seconds = swept
     moments = some(sorted(random.Random(0).uniform(0, seconds) for _ in range(20)))

@@ -122,6 +122,7 @@ def test_every_launcher_and_sweeper_of_a_group_names_one_of_hydras():
     }
 
 
+@pytest.mark.slow
 def test_optuna_maximises_the_validation_score(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs the extra optuna")
     trials = ["hydra.sweeper.n_trials=3", "dataset.validation=4", "method.k=range(2,6)"]

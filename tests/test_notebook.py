@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 NOTEBOOK = Path(__file__).parents[1] / "experiments/notebook.ipynb"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the kernel's own libraries
 def test_the_notebook_goes_from_pictures_to_a_task_vector(tmp_path):
     notebook = nbformat.read(NOTEBOOK, as_version=4)

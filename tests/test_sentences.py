@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -142,11 +143,16 @@ def test_a_model_of_the_hub_is_refused_at_once_without_a_network(tmp_path, monke
 
 @pytest.mark.parametrize("key", sorted(LIMITS))
 def test_every_limit_holds_for_its_own_default_and_refuses_what_is_beyond(key):
-    config = configure("+experiment=smoke")
+    config = _smoke()
     assert LIMITS[key].allows(setting(config, key))
     for value in _beyond(LIMITS[key]):
         with pytest.raises(StvError, match="is not possible; it must be"):
             checked(_with(config, key.split("."), value))
+
+
+@cache
+def _smoke() -> Config:
+    return configure("+experiment=smoke")
 
 
 def _beyond(limit: object) -> list[object]:

@@ -129,6 +129,7 @@ def test_noisy_answers_keep_their_true_target():
     assert 0.2 < wrong / total < 0.6
 
 
+@pytest.mark.slow
 def test_a_killed_training_resumes_where_it_was(tmp_path, monkeypatch):
     """Killed in the 5th of 6 steps and started again, it ends with the weights of an uninterrupted training."""
     whole, parts = (Config(job="pretrain", pretrain=replace(RECIPE, folder=str(tmp_path / n))) for n in ("a", "b"))

@@ -287,6 +287,7 @@ print(len(task.support), seconds, megabytes() - before)
 """
 
 
+@pytest.mark.slow
 def test_a_split_of_100000_questions_loads_in_10_seconds_and_500_megabytes(tmp_path):
     official_vqa.vizwiz(tmp_path, 8)
 
