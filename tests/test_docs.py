@@ -27,7 +27,17 @@ STUDIES = sorted((ROOT / "experiments").glob("*/README.md"))
 DOCS = [ROOT / "README.md", *PAGES, *STUDIES, ROOT / "src/stv_exp/testbed/README.md"]
 SMALL = ["dataset.support=12", "dataset.eval=4", "scan.pairs=8", "scan.shots=2", "policy.steps=2", "policy.samples=4"]
 SMALL_SELECTION = ["policy.selection_draws=2", "policy.selection_items=2", "policy.queries=2"]
-LASTING = (" -m method", "smollm2", "--study", "queries_to_pay", "indirect_effect", "=savs", "weight=3", "limit=20")
+LASTING = (
+    " -m method",
+    "smollm2",
+    "--study",
+    "queries_to_pay",
+    "indirect_effect",
+    "=savs",
+    "weight=3",
+    "limit=20",
+    "=check_data",
+)
 JOBS = 2  # of a sweep of one method; of several methods all, at one value each of what else varies
 RIVALS = ["scan.per_label=1", "train.epochs=1", "train.shots=2", "train.batch=4", "hydra.sweeper.subset=6"]
 SMALL_RECIPE = ["pretrain.steps=4", "pretrain.perception_steps=2", "pretrain.images=40", "pretrain.sequences=2"]

@@ -33,6 +33,7 @@ UNMASKED = {"remote", "qwen3_next", "lfm2"}  # these refuse a mask of ours, or h
 LAYERS = {"mllama": (0, 2, 3), "qwen3_next": (1, 3, 4), "lfm2": (1, 2, 4)}  # those with heads, where some have none
 S = 3
 SITES = ("head", "attention", "mlp", "residual")
+APART = [pytest.param(site, marks=pytest.mark.slow) if site in ("attention", "mlp") else site for site in SITES]
 
 
 @cache
@@ -152,7 +153,7 @@ def test_generation_of_a_padded_batch_equals_generation_of_each(backbone, prompt
 
 
 @pytest.mark.parametrize("when", ["prompt", "every_step"])
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", APART)
 def test_trees_and_repeated_prefixes_score_as_full_forwards(backbone, family, prompts, template, when, site):
     answers = [backbone.encode_answer(p, template) for p in prompts]
     many = insertion(backbone, len(prompts), site)
@@ -263,7 +264,7 @@ def test_a_chat_shows_the_same_pictures_and_words(family, prompts):
 
 
 @pytest.mark.parametrize("when", ["prompt", "every_step"])
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", APART)
 def test_branches_that_start_at_the_first_edited_layer_score_alike(backbone, family, prompts, template, when, site):
     """Whether each model takes it is settled when its way of scoring is; all that take trees do."""
     if family in UNMASKED:

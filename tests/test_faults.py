@@ -208,6 +208,7 @@ def test_a_damaged_file_is_made_anew_and_the_report_goes_on(record_property, som
     _count(record_property, "damaged files", (damaged(*case) for case in cases))
 
 
+@pytest.mark.slow
 def test_sweeps_of_one_study_at_once_end_with_one_complete_table(folders, swept):
     folder, (expected, _) = next(folders), swept
     waiting = [start(folder, "-m", *RUN, f"method.m={m}") for m in ("1,2", "2,1", "1", "2")]

@@ -32,6 +32,7 @@ def test_the_wheel_ships_the_conf_and_the_testbed(wheel):
     assert wheel.stat().st_size < 8e6
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_runs_the_smoke_job_from_another_folder(wheel, tmp_path):
     """In an environment of its own: dependencies come from this one, the package only from the wheel."""
     venv.create(tmp_path / "env", with_pip=True)

@@ -138,6 +138,7 @@ def test_online_the_stages_are_what_a_run_has_used(made, tmp_path, server):
     assert "2 there already" in publish(tmp_path, "--mode", "online", "--entity", "me").stdout
 
 
+@pytest.mark.slow
 def test_a_sweep_of_lookups_says_what_is_not_in_wandb_and_sends_it_if_asked(made, tmp_path):
     shutil.copytree(made / "outputs", tmp_path / "outputs")
     said = forked.run(tmp_path, *SWEEP).stdout
