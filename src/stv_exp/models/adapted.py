@@ -8,6 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from stv_exp.errors import StvError
 from stv_exp.models.paths import width
@@ -86,7 +87,9 @@ def _inject(model: nn.Module, modules: Mapping[str, nn.Module], rank: int) -> No
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise StvError("LoRA is computed by peft, which is not installed: pip install 'stv_exp[peft]'.") from error
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(modules)), model, _NAME)
+    turned = any(isinstance(module, Conv1D) for module in modules.values())  # GPT-2 keeps its weights as [in, out]
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(modules), fan_in_fan_out=turned)
+    inject_adapter_in_model(config, model, _NAME)
 
 
 def _set(linear: nn.Module, weight: Tensor) -> None:
