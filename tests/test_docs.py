@@ -39,7 +39,7 @@ LASTING = (
     "=check_data",
 )
 JOBS = 2  # of a sweep of one method; of several methods all, at one value each of what else varies
-RIVALS = ["scan.per_label=1", "train.epochs=1", "train.shots=2", "train.batch=4", "hydra.sweeper.subset=6"]
+RIVALS = ["train.epochs=1", "train.shots=2", "train.batch=4"]
 SMALL_RECIPE = ["pretrain.steps=4", "pretrain.perception_steps=2", "pretrain.images=40", "pretrain.sequences=2"]
 
 
@@ -95,7 +95,9 @@ def small(command: str) -> list[str]:
     if "+experiment=quickstart" in words:
         extra += ["dataset.task=colour-shared-0", "method=few_shot,stv,mtv"]
     if any(word.startswith("+experiment=rivals") for word in words):
-        extra += RIVALS
+        tasks = "easy-colour-0" if "+experiment=rivals_easy_vqa" in words else "shape-shared-0"
+        own = ["method.shots=0,2"] if "+experiment=rivals_combine" in words else ["scan.per_label=1"]
+        extra += [*RIVALS, *own, f"dataset.task={tasks}"]
     if "+experiment=smollm2" in words:
         extra += ["seed=0", "dataset.task=antonym", "method=few_shot,mtv,stv_identity"]
     if "+experiment=testbed_shots" in words:
