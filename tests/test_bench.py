@@ -66,7 +66,13 @@ def test_the_floor_of_the_gradient_leaves_the_model_as_it_was(size):
     assert not subject.backbone.model.get_input_embeddings()._forward_hooks
 
 
-@pytest.mark.parametrize(("name", "size"), [*zip([name for name in KEYS if name != "start"], SIZES * 3, strict=True)])
+LASTING = ("search", "gradient", "scan")
+NAMED = [(name, size) for name, size in zip([name for name in KEYS if name != "start"], SIZES * 3, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [pytest.param(*case, marks=[pytest.mark.slow] * (case[0] in LASTING)) for case in NAMED]
+)
 def test_a_benchmark_writes_every_figure_with_its_seconds(name, size, measured):
     written = measured(name, size)
     for figure in KEYS[name]:

@@ -100,9 +100,12 @@ def test_a_sweep_whose_jobs_all_fail_ends_in_sentences_too(tmp_path):
     assert all(f"method.k={k} is not within" in done.stderr for k in (98, 99))
 
 
-def test_the_traceback_is_shown_to_who_asks_for_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    assert "Traceback" in typed(*SMOKE, "method.k=99", cwd=tmp_path).stderr
+def _full_error() -> None:
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+
+
+def test_the_traceback_is_shown_to_who_asks_for_it(tmp_path):
+    assert "Traceback" in run(tmp_path, *SMOKE, "method.k=99", prepare=_full_error).stderr
 
 
 def test_the_report_reads_what_is_on_disk(tmp_path):

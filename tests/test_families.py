@@ -250,6 +250,7 @@ def test_half_precision_stays_close(family, prompts, template, dtype):
         torch.testing.assert_close(last_logits_in_parts(half, prompts)[0], plain[0], atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_chat_shows_the_same_pictures_and_words(family, prompts):
     if family == "remote":
         pytest.skip("its repository has no chat template")

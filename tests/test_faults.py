@@ -164,7 +164,8 @@ def test_a_signal_at_any_file_operation_stops_a_run_in_order(
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
+    "number",
+    [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGKILL))],
 )
 def test_a_signal_at_any_moment_stops_a_sweep_in_order(record_property, some, folders, swept, number):
     folder, seconds = swept

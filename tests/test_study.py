@@ -106,6 +106,7 @@ def test_a_file_takes_the_permissions_that_any_other_would(tmp_path):
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "any").stat().st_mode
 
 
+@pytest.mark.slow
 def test_damage_is_told_once_also_where_it_is_a_pipe(tmp_path):
     """Which nobody may open: it would wait for a writer for ever."""
     for damage in (Path.unlink, lambda path: (path.unlink(), os.mkfifo(path))):

@@ -106,6 +106,7 @@ def test_training_sequences_are_what_the_processor_makes_of_a_prompt():
     assert torch.equal(again["pixel_values"][0], curriculum.galleries["shapes"].pixels[: len(words)])
 
 
+@pytest.mark.slow
 def test_batches_depend_on_seed_and_index_alone():
     processor = build_processor(vocabulary())
     a, b = (Curriculum(processor, RECIPE, seed=3) for _ in range(2))
