@@ -18,7 +18,7 @@ from stv_exp.data.task import Example
 from stv_exp.errors import StvError
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.loading import load_backbone
-from stv_exp.models.qwen_vl_v1.config import VISUAL, QWenConfig
+from stv_exp.models.qwen_vl_v1.config import QWenConfig
 from stv_exp.models.qwen_vl_v1.model import QWenLMHeadModel
 from stv_exp.models.qwen_vl_v1.resampler import sines
 from stv_exp.models.qwen_vl_v1.rotary import ntk_growth
@@ -29,6 +29,16 @@ from tests.qwen_vl_checkpoint import write_qwen_vl
 PICTURES = [Image.effect_mandelbrot((64, 48), (-2, -1.2, 1 + i / 4, 1.2), 20).convert("RGB") for i in range(3)]
 TEXTS = ["<img></img>Q: cat or dog? A:", "<img></img>one <img></img>two <img></img>three four A:", "no picture"]
 SHOWN = [PICTURES[:1], PICTURES, []]
+VISUAL = {  # of the published config
+    "heads": 16,
+    "image_size": 448,
+    "image_start_id": 151857,
+    "layers": 48,
+    "mlp_ratio": 4.9231,
+    "output_dim": 4096,
+    "patch_size": 14,
+    "width": 1664,
+}
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
@@ -70,7 +80,7 @@ def long(processor: Any, tokens: int) -> torch.Tensor:
 def test_every_published_parameter_has_its_name_and_shape():
     """The names and shapes of `pytorch_model.bin.index.json` and the published config, of as many bytes as it says."""
     with torch.device("meta"):
-        model = QWenLMHeadModel(QWenConfig(visual=dict(VISUAL)))
+        model = QWenLMHeadModel(QWenConfig(visual=VISUAL))
     found = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     assert found == dict(_published())
     assert (len(found), sum(2 * tensor.numel() for tensor in model.state_dict().values())) == (853, 19313870336)

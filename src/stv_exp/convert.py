@@ -10,7 +10,7 @@ from stv_exp.data.files import expanded
 from stv_exp.errors import StvError
 from stv_exp.interruption import guarded
 from stv_exp.report.screen import print_line
-from stv_exp.report.text import one_line
+from stv_exp.report.text import said
 
 _BY_MODEL = {"qwen_vl": "stv_exp.models.qwen_vl_v1.weights"}  # modules with `convert(folder)`, which says what it did
 
@@ -24,16 +24,9 @@ def main() -> int:
     try:
         print_line(import_module(_BY_MODEL[given.model]).convert(expanded(given.folder)))
     except (StvError, OSError) as error:
-        print(f"Error: {_said(error)}", file=sys.stderr)
+        print(f"Error: {said(error, 'the folder')}", file=sys.stderr)
         return 1
     return 0
-
-
-def _said(error: StvError | OSError) -> str:
-    if isinstance(error, StvError):
-        return str(error)
-    where = one_line(error.filename or "the folder")
-    return f"{where} cannot be written or read ({error.strerror or error}); check the path, its permissions and room."
 
 
 if __name__ == "__main__":

@@ -123,7 +123,6 @@ class How(Choice):
 
     kind = "how"
     classifies: ClassVar[bool] = False  # whether it is a `Classifier`, which inserts nothing
-    stepwise: ClassVar[bool] = False  # whether it is a `Search`, which a budget can cut short
 
     @property
     def may_decline(self) -> bool:

@@ -11,6 +11,7 @@ from stv_exp.config import Config, setting
 from stv_exp.errors import StvError
 from stv_exp.methods.choice import Choice, Grid, How, What, Where
 from stv_exp.methods.registry import KINDS, find, source
+from stv_exp.methods.search import Search
 from stv_exp.methods.trained import Trained
 
 SCAN = ("scan.pairs", "scan.shots", "method.site", "demonstrations.choice")
@@ -120,7 +121,7 @@ class Method:
 
     def cap(self) -> dict[str, int]:
         """The budget where there is one and steps to save it by: other results do not depend on it."""
-        stepwise = self.how.stepwise or bool(self.edit.losses)
+        stepwise = isinstance(self.how, Search) or bool(self.edit.losses)
         return {"budget": self.config.budget} if self.config.budget and stepwise else {}
 
     def _signed(self, choice: Choice) -> dict[str, Any]:

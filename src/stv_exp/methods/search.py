@@ -59,7 +59,6 @@ class Search(How):
     """
 
     reads: ClassVar[tuple[str, ...]] = _BASE
-    stepwise: ClassVar[bool] = True
     differentiates: ClassVar[bool] = False  # a step runs backward too, which costs two forwards more
 
     @property

@@ -14,7 +14,7 @@ from stv_exp.interruption import guarded
 from stv_exp.publish.publication import check_board, finished, refused, saved, send
 from stv_exp.ranges import Range, check_limit
 from stv_exp.report.screen import print_line
-from stv_exp.report.text import one_line
+from stv_exp.report.text import said
 from stv_exp.tracking import title
 from stv_exp.tracking.exhibit import Exhibit
 from stv_exp.tracking.view import check
@@ -32,7 +32,7 @@ def main() -> int:
         check_board(settings, given.workspace)
         _publish(expanded(given.outputs), given.study, settings, given.workspace)
     except (StvError, OSError) as error:
-        print(f"Error: {_said(error)}", file=sys.stderr)
+        print(f"Error: {said(error, 'the outputs folder')}", file=sys.stderr)
         return 1
     return 0
 
@@ -68,13 +68,6 @@ def _ending(outputs: Path, settings: TrackerConfig, new: int, old: int) -> str:
     sync, above = f"`wandb sync {outputs.name}/wandb/offline-run-*`", outputs.absolute().parent
     here = "" if above == Path.cwd() else f" in {above}"
     return f"{count} written to {outputs / 'wandb'}; {old} there already. {sync}{here} sends them."
-
-
-def _said(error: StvError | OSError) -> str:
-    if isinstance(error, StvError):
-        return str(error)
-    where = one_line(error.filename or "the outputs folder")
-    return f"{where} cannot be written or read ({error.strerror or error}); check the path, its permissions and room."
 
 
 def _arguments() -> argparse.Namespace:

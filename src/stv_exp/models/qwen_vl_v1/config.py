@@ -9,16 +9,6 @@ from transformers import PreTrainedConfig
 
 from stv_exp.errors import StvError
 
-VISUAL = {
-    "heads": 16,
-    "image_size": 448,
-    "image_start_id": 151857,
-    "layers": 48,
-    "mlp_ratio": 4.9231,
-    "output_dim": 4096,
-    "patch_size": 14,
-    "width": 1664,
-}
 QUERIES = 256  # of the resampler, and so tokens of a picture; the published file leaves them to this default
 
 
