@@ -42,6 +42,7 @@ def on_both(backbone: Backbone, two: Config, stage: Callable[[Config], Any]) -> 
     return found
 
 
+@pytest.mark.slow
 def test_two_devices_answer_as_one_does_in_its_order(backbone, task, two):
     prompting = with_method(two, where="none", shots=2)
     one, same = on_both(backbone, prompting, lambda config: evaluate(backbone, task, None, config))

@@ -83,6 +83,7 @@ def test_a_failure_in_another_process_is_a_sentence_and_the_others_go_on(side_by
     assert done.stderr.count(": 3 demonstrations were asked for, but the support split of own has 2") == 2
 
 
+@pytest.mark.slow
 def test_cores_are_divided_among_the_processes_of_a_machine(side_by_side):
     import joblib
 
