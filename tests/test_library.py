@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import stv_exp
-from stv_exp import TaskVector, build_bank, configure, evaluate, load_backbone, load_task, run, scan, search
+from stv_exp import TaskVector, build_bank, configure, evaluate, fit, load_backbone, load_task, run, scan, search
 from stv_exp.errors import StvError
 
 SMALL = ["model=tiny", "dataset.support=24", "dataset.eval=12", "scan.pairs=12", "policy.steps=4", "policy.samples=4"]
@@ -32,6 +32,25 @@ def test_the_stages_make_what_a_run_makes(config):
     lines = (folder / "predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["prediction"] for line in lines] == [p.prediction for p in predictions]
     assert metrics["accuracy"] == sum(p.correct for p in predictions) / len(predictions)
+
+
+K = "method.k=5"
+
+
+@pytest.mark.parametrize(
+    "method", [["stv", K], ["stv_identity", K, "method.where=indirect_effect"], ["savs", K], ["i2cl"], ["few_shot"]]
+)
+def test_fit_makes_of_any_method_what_a_run_evaluates(tmp_path, method):
+    name, *choices = method
+    words = ["model=tiny", "dataset.support=24", "dataset.eval=12", "tracker=none", f"outputs={tmp_path}"]
+    steps = ["policy.steps=4"] if name.startswith("stv") else []
+    config = configure(*words, f"method={name}", *choices, *steps)
+    backbone, task = load_backbone(config), load_task(config)
+    predictions = evaluate(backbone, task, fit(backbone, task, config), config)
+    run(config)
+    (file,) = tmp_path.glob("runs/*/predictions.jsonl")
+    lines = file.read_text().splitlines()
+    assert [json.loads(line)["prediction"] for line in lines] == [p.prediction for p in predictions]
 
 
 def test_a_wrong_setting_is_refused_as_on_the_command_line():

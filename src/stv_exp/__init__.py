@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from stv_exp.cli import configure as configure
     from stv_exp.data.loader import load_task as load_task
     from stv_exp.library import build_bank as build_bank
+    from stv_exp.library import fit as fit
     from stv_exp.library import load_backbone as load_backbone
     from stv_exp.library import run as run
     from stv_exp.library import search as search
@@ -25,6 +26,7 @@ _FROM = {
     "build_bank": "stv_exp.library",
     "configure": "stv_exp.cli",
     "evaluate": "stv_exp.stages.evaluate",
+    "fit": "stv_exp.library",
     "load_backbone": "stv_exp.library",
     "load_task": "stv_exp.data.loader",
     "predictions": "stv_exp.report.frame",

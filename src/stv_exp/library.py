@@ -17,7 +17,10 @@ from stv_exp.methods.method import Method
 from stv_exp.models import loading
 from stv_exp.models.backbone import Backbone
 from stv_exp.stages import bank as banks
+from stv_exp.stages import budget, reading, train
 from stv_exp.stages.effects import measure
+from stv_exp.stages.evaluate import Found
+from stv_exp.stages.scan import scan
 from stv_exp.stages.search import choose
 from stv_exp.stages.vector import as_vector
 from stv_exp.task_vector import TaskVector
@@ -42,6 +45,28 @@ def build_bank(scan: Scan, config: Config, backbone: Backbone | None = None, tas
 def search(backbone: Backbone, task: Task, bank: Bank, config: Config) -> TaskVector:
     """The task vector that `config.method` makes of a bank, by its search on the support where it has one."""
     return as_vector(backbone, bank, choose(backbone, task, bank, config), config)
+
+
+def fit(backbone: Backbone, task: Task, config: Config) -> Found | None:
+    """What `config.method` makes of the support, whichever method it is, for `evaluate`.
+
+    A task vector, a trained edit or a classifier's classes; None for methods that prompt. Raises `StvError` where the
+    task does not hold what the method needs, or `config.budget` does not pay for it.
+    """
+    method, before = Method.of(config), backbone.token_forwards
+    if method.trains:
+        train.check(task, config)
+        return train.train(backbone, task, config)
+    if method.classifies:
+        reading.check(task, config)
+        readings = reading.read(backbone, task, config)
+        budget.check(config, backbone.token_forwards - before)
+        return reading.learned(readings, config)
+    if not method.inserts:
+        return None
+    bank = build_bank(scan(backbone, task, config), config, backbone, task)
+    chosen = choose(backbone, task, bank, config, spent=backbone.token_forwards - before)
+    return as_vector(backbone, bank, chosen, config)
 
 
 def run(config: Config) -> dict[str, Any]:
