@@ -42,6 +42,12 @@ def test_a_job_that_cannot_work_is_refused_in_a_plan_too(tmp_path):
     assert shown.returncode == 1 and "method.k=99" in shown.stderr and "0 of 1 jobs are done" in shown.stdout
 
 
+def test_a_budget_that_is_too_small_refuses_its_job_in_a_plan_and_shows_the_others(tmp_path):
+    shown = forked.run(tmp_path, "-m", "+experiment=smoke", "budget=10,1000000", "plan=true")
+    assert shown.returncode == 1 and "budget=10 is too little for" in shown.stderr, shown.text
+    assert "budget=10 " in shown.stdout and "0 of 2 jobs are done" in shown.stdout and "Traceback" not in shown.text
+
+
 @pytest.mark.parametrize("job", ["+experiment=smoke", "+experiment=pretrain_testbed"])
 def test_a_single_job_of_any_kind_is_planned_and_not_run(tmp_path, job):
     shown = forked.run(tmp_path, job, "plan=true")

@@ -171,7 +171,8 @@ def _plan(config: Config, sweeping: bool) -> None:
             f"sweeper={sweeper} finds its jobs by the scores of those before; plan=true is for sweeper=grid."
         )
     jobs.check(config)
-    show_plan([config])
+    for sentence in show_plan([config]).values():
+        raise StvError(sentence)
 
 
 def _join(config: Config, sweeping: bool) -> None:

@@ -89,8 +89,7 @@ class VariantSweeper(BasicSweeper):
         if any(config.plan for config in configs):
             from stv_exp.plan import show_plan  # which knows models
 
-            show_plan(configs)
-            _refuse(len(jobs), refused, [])
+            _refuse(len(jobs), refused | show_plan(configs), [])
             return []
         _join_studies(configs)
         left = [pair for pair in good if look_up(pair[1]) is None]  # which costs no process of a launcher
