@@ -24,6 +24,7 @@ MAINS = {
     "stv_exp.report": "stv_exp.report.__main__",
     "stv_exp.publish": "stv_exp.publish.__main__",
     "stv_exp.convert": "stv_exp.convert",
+    "stv_exp.figures": "stv_exp.figures",
 }
 Prepare = Callable[[], None]  # which can be pickled
 

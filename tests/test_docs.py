@@ -136,9 +136,18 @@ def with_data(words: list[str], folder: Path) -> list[str]:
         (folder / words[-1]).mkdir()
         write_qwen_vl(folder / words[-1])
         pickle_weights(folder / words[-1])
+    if "stv_exp.figures" in words:
+        write_figures(folder / words[3])
     if "dataset.root=vizwiz" in words:
         vizwiz(folder / "vizwiz", 40)
     return words
+
+
+def write_figures(study: Path) -> None:
+    """A study's folder that asks for a table of the run that is there."""
+    study.mkdir(parents=True)
+    (study / "figures.yaml").write_text("methods: {study: runs, rows: [method]}")
+    (study / "README.md").write_text("<!-- methods.csv -->\n")
 
 
 def run(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str] | forked.Ended:

@@ -27,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     option(
         "--select", default=(), type=_keys, metavar="KEYS", help="settings to choose on validation: method.k,method.m"
     )
+    option("--heads", action="store_true", help="instead: which heads were ranked and taken, and how stable that is")
     axes = parser.add_argument_group("a table of one's own", "keys as on the command line of a run, or the end of one")
     axes.add_argument("--rows", default=(), type=_keys, metavar="KEYS", help="what its rows are: method.k")
     axes.add_argument("--columns", default=(), type=_keys, metavar="KEYS", help="what its columns are: method.m")
@@ -41,7 +42,9 @@ def _question(given: argparse.Namespace) -> Question:
     axes = Axes(given.rows, given.columns, given.by, given.values)
     if axes.asked and given.against is not None:
         raise StvError("--against compares the rows of the usual table; leave it out, or leave out the axes.")
-    return Question(given.against, given.metric, given.select, tuple(given.where), axes)
+    if given.heads and (axes.asked or given.against is not None):
+        raise StvError("--heads has tables of its own; leave out --against and the axes.")
+    return Question(given.against, given.metric, given.select, tuple(given.where), axes, given.heads)
 
 
 def _keys(text: str) -> tuple[str, ...]:

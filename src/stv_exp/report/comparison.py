@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stv_exp.disk.study import Study
+from stv_exp.report import heads
 from stv_exp.report.axes import Axes
 from stv_exp.report.collapse import k_collapse
 from stv_exp.report.common import compared
@@ -52,7 +53,10 @@ def report(outputs: Path, study: str | None = None, question: Question | None = 
 
 def _page(loaded: Loaded, outputs: Path, study: str | None, question: Question) -> Page:
     title = question.title(study or str(outputs))
-    page = _asked(loaded, title) if question.axes.asked else _whole(loaded, outputs, title, question.against)
+    if question.heads:
+        page = Page(*heads.tables(loaded.runs, outputs, title))
+    else:
+        page = _asked(loaded, title) if question.axes.asked else _whole(loaded, outputs, title, question.against)
     chosen = [described(loaded.runs, question.select)] if question.select else []
     return replace(page, notes=[*chosen, *page.notes, *loaded.notes])
 

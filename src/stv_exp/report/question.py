@@ -15,7 +15,8 @@ class Question:
 
     `against` is the method that the others are compared with, item by item. `metric` scores the predictions anew.
     `select` names settings, each chosen on validation accuracy. `where` are conditions on the runs, each
-    `key=value[,value]`. `axes` are those of a table that takes the place of the usual ones.
+    `key=value[,value]`. `axes` are those of a table that takes the place of the usual ones; `heads` asks which heads
+    were ranked and taken instead.
     """
 
     against: str | None = None
@@ -23,6 +24,7 @@ class Question:
     select: tuple[str, ...] = ()
     where: tuple[str, ...] = ()
     axes: Axes = field(default_factory=Axes)
+    heads: bool = False
 
     def folder(self, base: Path) -> Path:
         """Where tables go: those of some runs or of another metric below the runs' own, which they leave alone."""

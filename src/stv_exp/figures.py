@@ -1,0 +1,154 @@
+"""`python -m stv_exp.figures experiments/NAME [outputs]`: the tables of a study's README, made of the runs on disk.
+
+`figures.yaml` of the folder names them. Each becomes a CSV, which README shows below a comment with its name, and
+`figures.lock` says which runs it is of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from tabulate import tabulate
+
+from stv_exp.disk.files import write_text
+from stv_exp.errors import StvError
+from stv_exp.report import heads
+from stv_exp.report.axes import Axes
+from stv_exp.report.grouped import grouped
+from stv_exp.report.pivot import completed, pivot
+from stv_exp.report.printing import folder, printed
+from stv_exp.report.question import Question
+from stv_exp.report.runs import Loaded, load
+from stv_exp.report.screen import print_line
+from stv_exp.report.tables import Table
+from stv_exp.report.text import markdown, one_line
+
+SPEC, LOCK, README = "figures.yaml", "figures.lock", "README.md"
+_SHOWN = re.compile(r"(?m)^(<!-- ([\w-]+\.csv) -->\n)(?:\|.*\n?)*")
+_NUMBER = re.compile(r"[-+<\[]*\.?\d|-?$")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Those of one study that fulfil every condition `key=value[,value]`."""
+
+    study: str
+    where: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One table of `runs` along the axes of a report, or one of its `heads` tables.
+
+    Or of methods against `groups` of runs, with the costs of one of them.
+    """
+
+    runs: Runs | None = None
+    rows: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    value: str = "accuracy"
+    heads: str = ""
+    groups: dict[str, Runs] = field(default_factory=dict)
+    costs: str = ""
+
+
+def main() -> int:
+    """Entry point: the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m stv_exp.figures", description=__doc__)
+    parser.add_argument("folder", type=folder, help=f"a study's folder with {SPEC} and {README}")
+    parser.add_argument("outputs", nargs="?", default="outputs", type=folder, help="outputs folder (default: outputs)")
+    given = parser.parse_args()
+    return printed(lambda: draw(given.folder, given.outputs), "the figures")
+
+
+def draw(study: Path, outputs: Path) -> None:
+    """Write the CSVs, the lock and README's tables; raises `StvError` where a figure's runs are not there."""
+    made = {f"{name}.csv": _made(name, figure, outputs) for name, figure in figures(study).items()}
+    for name, (table, _) in made.items():
+        write_text(study / name, pd.DataFrame(list(table.rows), columns=list(table.headers)).to_csv(index=False))
+    lock = {name: {"sha256": digest(study / name), "runs": " ".join(sorted(runs))} for name, (_, runs) in made.items()}
+    write_text(study / LOCK, yaml.safe_dump(lock, width=118, sort_keys=False))
+    readme = study / README
+    write_text(readme, with_tables(readme.read_text(encoding="utf-8"), study))
+    print_line(f"Written to {study}: {', '.join(made)}, {LOCK}, {README}")
+
+
+def figures(study: Path) -> dict[str, Figure]:
+    """What `figures.yaml` asks for by name; raises `StvError` for what it does not understand."""
+    path = study / SPEC
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {str(name): _figure(entry) for name, entry in found.items()}
+    except FileNotFoundError as error:
+        raise StvError(f"{study} holds no {SPEC}; write one, as experiments/rivals has it.") from error
+    except (yaml.YAMLError, TypeError, AttributeError) as error:
+        raise StvError(f"{path} cannot be read ({one_line(error)}); write it as experiments/rivals has it.") from error
+
+
+def with_tables(text: str, study: Path) -> str:
+    """A README whose every comment `<!-- name.csv -->` has that CSV as a table below it."""
+    return _SHOWN.sub(lambda found: found[1] + in_markdown(study / found[2]), text)
+
+
+def in_markdown(path: Path) -> str:
+    """A CSV as a Markdown table, numbers to the right."""
+    headers, *rows = pd.read_csv(path, header=None, dtype=str, keep_default_na=False).to_numpy().tolist()
+    sides = ["right" if all(map(_NUMBER.match, column)) else "left" for column in zip(*rows, strict=True)]
+    cells = [[markdown(cell) for cell in row] for row in [headers, *rows]]
+    return tabulate(cells[1:], cells[0], "github", colalign=sides, disable_numparse=True) + "\n"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _figure(entry: Mapping[str, Any]) -> Figure:
+    own = dict(entry)
+    if "study" in own:
+        own["runs"] = Runs(own.pop("study"), own.pop("where", []))
+    return Figure(**own | {"groups": {name: Runs(**runs) for name, runs in own.get("groups", {}).items()}})
+
+
+def _made(name: str, figure: Figure, outputs: Path) -> tuple[Table, set[str]]:
+    """The table, and the signatures of its runs."""
+    if figure.runs is None:
+        groups = {group: _loaded(name, runs, outputs) for group, runs in figure.groups.items()}
+        return grouped(name, groups, figure.costs), _signatures(*groups.values())
+    loaded = _loaded(name, figure.runs, outputs, Axes(tuple(figure.rows), tuple(figure.columns)))
+    return _table(name, figure, loaded, outputs), _signatures(loaded)
+
+
+def _table(name: str, figure: Figure, loaded: Loaded, outputs: Path) -> Table:
+    if not figure.heads:
+        return pivot(loaded.runs, completed(loaded.axes, loaded.runs), figure.value)[0]
+    by_name = {table.name: table for table in heads.tables(loaded.runs, outputs, name)[0]}
+    if figure.heads not in by_name:
+        raise StvError(f"{name} has no table {figure.heads} of its heads; choose from {', '.join(by_name)}.")
+    return by_name[figure.heads]
+
+
+def _loaded(name: str, runs: Runs, outputs: Path, axes: Axes | None = None) -> Loaded:
+    loaded = load(outputs, runs.study, Question(where=tuple(runs.where), axes=axes or Axes()))
+    if loaded.runs.empty:
+        raise StvError(
+            f"{name} needs runs of study {runs.study}, of which {outputs} has none that is finished; run it."
+        )
+    return loaded
+
+
+def _signatures(*groups: Loaded) -> set[str]:
+    return {str(run) for loaded in groups for run in loaded.runs["run"]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

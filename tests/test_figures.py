@@ -1,0 +1,112 @@
+"""A study's README shows what its runs have said: figures.yaml names the tables, figures.lock the runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+import stv_exp
+from stv_exp.disk.study import Entry, Study
+from stv_exp.figures import LOCK, README, SPEC, digest, figures, main, with_tables
+from tests.report_study import write_study
+
+ROOT = Path(__file__).parents[1]
+STUDIES = sorted(path.parent for path in ROOT.glob("experiments/*/figures.yaml"))
+TASKS = ["easy", "hard"]
+ASKED = """
+methods:
+  groups:
+    easy: {study: all, where: [dataset.task=easy, "method=few_shot,mtv"]}
+    hard: {study: all, where: [dataset.task=hard, "method=few_shot,mtv"]}
+  costs: hard
+by_k:
+  study: all
+  where: [method=stv]
+  rows: [method.k]
+  columns: [dataset.task]
+"""
+SHOWN = "# Made\n\n<!-- methods.csv -->\n| old |\n|---|\n\n**Reading.** Nothing.\n\n<!-- by_k.csv -->\n"
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("figures") / "outputs"
+    write_study(folder, [2, 4], [1], [0, 1], TASKS)
+    for run in sorted((folder / "runs").iterdir()):
+        Study(folder, "all").add(run.name, Entry())
+    return folder
+
+
+@pytest.fixture
+def study(tmp_path) -> Path:
+    (tmp_path / SPEC).write_text(ASKED)
+    (tmp_path / README).write_text(SHOWN)
+    return tmp_path
+
+
+def drawn(monkeypatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["figures", *map(str, arguments)])
+    return main()
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda path: path.name)
+def test_every_readme_shows_its_csvs_and_every_csv_is_that_of_its_runs(folder):
+    text = (folder / README).read_text(encoding="utf-8")
+    lock = yaml.safe_load((folder / LOCK).read_text())
+    assert with_tables(text, folder) == text
+    assert [*lock] == [f"{name}.csv" for name in figures(folder)]
+    for name, own in lock.items():
+        assert digest(folder / name) == own["sha256"] and own["runs"] and f"<!-- {name} -->" in text
+
+
+def test_the_tables_are_the_means_of_the_runs_that_the_lock_names(monkeypatch, outputs, study):
+    assert drawn(monkeypatch, study, outputs) == 0
+    runs = stv_exp.runs(outputs)
+    table = pd.read_csv(study / "methods.csv").set_index("method")
+    for method in ("few_shot", "mtv"):
+        for task in TASKS:
+            own = runs[(runs["method"] == method) & (runs["dataset.task"] == task)]
+            assert table.loc[method, task].startswith(f"{own['accuracy'].mean():.3f} [")
+    assert table.loc["mtv", "token-forwards"] == 20000 and table.loc["few_shot", "queries to pay"] == "-"
+    by_k = pd.read_csv(study / "by_k.csv")
+    assert by_k["k"].tolist() == [2, 4] and by_k.columns.tolist() == ["k", *TASKS]
+    lock = yaml.safe_load((study / LOCK).read_text())
+    assert set(lock["by_k.csv"]["runs"].split()) == set(runs[runs["method"] == "stv"]["run"])
+    assert digest(study / "by_k.csv") == lock["by_k.csv"]["sha256"]
+
+
+def test_the_readme_keeps_its_words_and_a_number_changed_by_hand_is_seen(monkeypatch, outputs, study):
+    assert drawn(monkeypatch, study, outputs) == 0
+    text = (study / README).read_text()
+    assert "| old |" not in text and "\n\n**Reading.** Nothing.\n\n" in text
+    assert drawn(monkeypatch, study, outputs) == 0 and (study / README).read_text() == text
+    row = next(line for line in text.splitlines() if line.startswith("| mtv"))
+    changed = text.replace(row, row.replace("0.", "1.", 1))
+    assert with_tables(changed, study) == text != changed
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        (None, "holds no figures.yaml"),
+        ("a: {study: all, colour: red}", "figures.yaml cannot be read"),
+        ("a: [", "figures.yaml cannot be read"),
+        ("a: {study: other, rows: [method]}", "other"),
+        ("a: {study: all, where: [method=nobody], rows: [method]}", "leaves no run"),
+        ("a: {groups: {b: {study: all}}, costs: c}", "a has no column c to take costs from; choose from b."),
+        ("a: {study: all, heads: heads}", "None of these runs inserts at heads"),
+        ("a: {study: all, rows: [shade]}", "--rows shade is nothing that these runs record"),
+    ],
+)
+def test_what_cannot_be_drawn_is_a_sentence_and_changes_nothing(monkeypatch, capsys, outputs, study, spec, sentence):
+    if spec is None:
+        (study / SPEC).unlink()
+    else:
+        (study / SPEC).write_text(spec)
+    assert drawn(monkeypatch, study, outputs) == 1
+    assert sentence in (said := capsys.readouterr().err) and said.startswith("Error: ") and said.count("\n") == 1
+    assert (study / README).read_text() == SHOWN and not list(study.glob("*.csv"))
