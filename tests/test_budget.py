@@ -27,6 +27,7 @@ SEARCHES = {
     "gradient": {"where": "all", "how": "gumbel_softmax"},
     "cross_entropy": {"how": "cross_entropy"},
     "greedy": {"how": "greedy"},
+    "best_of": {"how": "best_of"},
 }
 TRAININGS = {name: {**NONE, "edit": name, "site": "mlp"} for name in ("i2cl", "live", "mimic", "hificl", "lora")}
 

@@ -361,7 +361,7 @@ def test_the_kinds_are_three_and_what_may_stand_instead():
 
 
 @pytest.mark.parametrize("site", ["head", "residual"])  # there branches start above the first layer
-@pytest.mark.parametrize("how", ["reinforce", "bernoulli", "gumbel_softmax", "cross_entropy", "greedy"])
+@pytest.mark.parametrize("how", ["reinforce", "bernoulli", "gumbel_softmax", "cross_entropy", "greedy", "best_of"])
 def test_a_killed_search_goes_on_bit_for_bit(backbone, task, config, how, site, tmp_path, monkeypatch, caplog):
     """Killed in steps 5 and 9 of 12, over more than one epoch, with the costs of all attempts counted."""
     monkeypatch.setattr("stv_exp.stages.checkpoint.EVERY", timedelta(0))

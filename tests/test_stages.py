@@ -25,7 +25,7 @@ from stv_exp.stages.search import choose, insertion
 from tests.conftest import with_method
 
 MTV = {"where": "all", "what": "mean", "how": "bernoulli"}
-SEARCHES = [MTV, *({"how": how} for how in ("reinforce", "gumbel_softmax", "cross_entropy", "greedy"))]
+SEARCHES = [MTV, *({"how": how} for how in ("reinforce", "gumbel_softmax", "cross_entropy", "greedy", "best_of"))]
 
 
 @pytest.fixture(scope="module")
