@@ -262,6 +262,17 @@ def test_variants_are_named_by_what_varies_and_by_nothing_else(config):
     assert labels == {"stv k=3 identity=False", "stv k=4 identity=False", "stv k=4 identity=True", "zero_shot"}
 
 
+def test_what_is_only_read_with_another_setting_tells_no_rows_apart(tmp_path):
+    for i, shots in enumerate((0, 1, 4)):
+        chosen = {"demonstrations": {"choice": "random"}} if shots else {}
+        write_run(tmp_path, f"a{i}", ["x"], ["x"], method={"name": "mtv", "shots": shots}, **chosen)
+    write_run(tmp_path, "b", ["x"], ["x"], method={"name": "stv"}, demonstrations={"choice": "random"})
+    write_run(tmp_path, "c", ["x"], ["x"], method={"name": "stv"})
+    labels = load(tmp_path).runs.set_index("run")["label"]
+    assert labels[["a0", "a1", "a2"]].tolist() == ["mtv shots=0", "mtv shots=1", "mtv shots=4"]
+    assert labels["b"] == "stv choice=random" and labels["c"] == "stv", "here it is all that tells them apart"
+
+
 def test_numbers_are_written_as_they_are_shown(tmp_path):
     write_run(tmp_path, "right", ["cat", "cat"], ["cat"])
     folder = report(tmp_path)

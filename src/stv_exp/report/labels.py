@@ -33,7 +33,7 @@ class Rows:
         """
         everywhere = [key for key in self._vary(self.records, self._is_shared) if key not in self.benchmarks]
         by_method = {record.method: [r for r in self.records if r.method == record.method] for record in self.records}
-        return {method: [*self._vary(own, _is_own), *everywhere] for method, own in by_method.items()}
+        return {method: [*_needed(self._vary(own, _is_own), own), *everywhere] for method, own in by_method.items()}
 
     @cached_property
     def benchmarks(self) -> dict[str, dict[str, Any]]:
@@ -155,6 +155,18 @@ def _is_own(key: str) -> bool:
 def _text(record: Record, key: str) -> str:
     """A value to compare, in which nothing is not the value null."""
     return json.dumps(record.settings[key]) if key in record.settings else ""
+
+
+def _needed(keys: Sequence[str], records: Sequence[Record]) -> list[str]:
+    """Without settings of one value that other settings decide are read: how demonstrations are chosen, without any."""
+    kept = list(keys)
+    for key in keys:
+        others = [other for other in kept if other != key]
+        found = {(tuple(_text(r, other) for other in others), _text(r, key)) for r in records}
+        values = {value for _, value in found}
+        if "" in values and len(values) == 2 and len({place for place, _ in found}) == len(found):
+            kept.remove(key)
+    return kept
 
 
 def _told(key: str, values: Iterable[str]) -> str:
