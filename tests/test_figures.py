@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 import stv_exp
+from stv_exp.disk.files import checksum
 from stv_exp.disk.study import Entry, Study
-from stv_exp.figures import LOCK, README, SPEC, digest, figures, main, with_tables
+from stv_exp.figures import LOCK, README, SPEC, figures, main, with_tables
 from tests.report_study import write_study
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +61,7 @@ def test_every_readme_shows_its_csvs_and_every_csv_is_that_of_its_runs(folder):
     assert with_tables(text, folder) == text
     assert [*lock] == [f"{name}.csv" for name in figures(folder)]
     for name, own in lock.items():
-        assert digest(folder / name) == own["sha256"] and own["runs"] and f"<!-- {name} -->" in text
+        assert checksum(folder / name) == own["sha256"] and own["runs"] and f"<!-- {name} -->" in text
 
 
 def test_the_tables_are_the_means_of_the_runs_that_the_lock_names(monkeypatch, outputs, study):
@@ -76,7 +77,7 @@ def test_the_tables_are_the_means_of_the_runs_that_the_lock_names(monkeypatch, o
     assert by_k["k"].tolist() == [2, 4] and by_k.columns.tolist() == ["k", *TASKS]
     lock = yaml.safe_load((study / LOCK).read_text())
     assert set(lock["by_k.csv"]["runs"].split()) == set(runs[runs["method"] == "stv"]["run"])
-    assert digest(study / "by_k.csv") == lock["by_k.csv"]["sha256"]
+    assert checksum(study / "by_k.csv") == lock["by_k.csv"]["sha256"]
 
 
 def test_the_readme_keeps_its_words_and_a_number_changed_by_hand_is_seen(monkeypatch, outputs, study):
@@ -89,6 +90,13 @@ def test_the_readme_keeps_its_words_and_a_number_changed_by_hand_is_seen(monkeyp
     assert with_tables(changed, study) == text != changed
 
 
+def test_a_folder_without_a_readme_is_left_as_it_is(monkeypatch, capsys, outputs, study):
+    (study / README).unlink()
+    assert drawn(monkeypatch, study, outputs) == 1
+    assert "README.md cannot be written or read (No such file" in capsys.readouterr().err
+    assert [path.name for path in study.iterdir()] == [SPEC]
+
+
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
@@ -99,6 +107,8 @@ def test_the_readme_keeps_its_words_and_a_number_changed_by_hand_is_seen(monkeyp
         ("a: {study: all, where: [method=nobody], rows: [method]}", "leaves no run"),
         ("a: {groups: {b: {study: all}}, costs: c}", "a has no column c to take costs from; choose from b."),
         ("a: {study: all, heads: heads}", "None of these runs inserts at heads"),
+        ("a: {rows: [method]}", "a in figures.yaml names no runs"),
+        ("methods: {study: all, rows: [method]}", "README.md shows by_k.csv, which figures.yaml does not name"),
         ("a: {study: all, rows: [shade]}", "--rows shade is nothing that these runs record"),
     ],
 )

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
 import sys
 from collections.abc import Mapping
@@ -19,18 +18,19 @@ import pandas as pd
 import yaml
 from tabulate import tabulate
 
-from stv_exp.disk.files import write_text
+from stv_exp.disk.files import checksum, write_text
 from stv_exp.errors import StvError
+from stv_exp.interruption import guarded
 from stv_exp.report import heads
 from stv_exp.report.axes import Axes
 from stv_exp.report.grouped import grouped
 from stv_exp.report.pivot import completed, pivot
-from stv_exp.report.printing import folder, printed
+from stv_exp.report.printing import folder
 from stv_exp.report.question import Question
 from stv_exp.report.runs import Loaded, load
 from stv_exp.report.screen import print_line
 from stv_exp.report.tables import Table
-from stv_exp.report.text import markdown, one_line
+from stv_exp.report.text import markdown, one_line, said
 
 SPEC, LOCK, README = "figures.yaml", "figures.lock", "README.md"
 _SHOWN = re.compile(r"(?m)^(<!-- ([\w-]+\.csv) -->\n)(?:\|.*\n?)*")
@@ -67,18 +67,27 @@ def main() -> int:
     parser.add_argument("folder", type=folder, help=f"a study's folder with {SPEC} and {README}")
     parser.add_argument("outputs", nargs="?", default="outputs", type=folder, help="outputs folder (default: outputs)")
     given = parser.parse_args()
-    return printed(lambda: draw(given.folder, given.outputs), "the figures")
+    try:
+        draw(given.folder, given.outputs)
+    except (StvError, OSError) as error:
+        print(f"Error: {said(error, str(given.folder))}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def draw(study: Path, outputs: Path) -> None:
     """Write the CSVs, the lock and README's tables; raises `StvError` where a figure's runs are not there."""
     made = {f"{name}.csv": _made(name, figure, outputs) for name, figure in figures(study).items()}
-    for name, (table, _) in made.items():
-        write_text(study / name, pd.DataFrame(list(table.rows), columns=list(table.headers)).to_csv(index=False))
-    lock = {name: {"sha256": digest(study / name), "runs": " ".join(sorted(runs))} for name, (_, runs) in made.items()}
+    text = (study / README).read_text(encoding="utf-8")
+    if unknown := {name for _, name in _SHOWN.findall(text)} - made.keys():
+        names = ", ".join(sorted(unknown))
+        raise StvError(f"{README} shows {names}, which {SPEC} does not name; add it, or leave it out.")
+    lock = {}
+    for name, (table, runs) in made.items():
+        write_text(study / name, table.csv())
+        lock[name] = {"sha256": checksum(study / name), "runs": " ".join(sorted(runs))}
     write_text(study / LOCK, yaml.safe_dump(lock, width=118, sort_keys=False))
-    readme = study / README
-    write_text(readme, with_tables(readme.read_text(encoding="utf-8"), study))
+    write_text(study / README, with_tables(text, study))
     print_line(f"Written to {study}: {', '.join(made)}, {LOCK}, {README}")
 
 
@@ -107,11 +116,6 @@ def in_markdown(path: Path) -> str:
     return tabulate(cells[1:], cells[0], "github", colalign=sides, disable_numparse=True) + "\n"
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _figure(entry: Mapping[str, Any]) -> Figure:
     own = dict(entry)
     if "study" in own:
@@ -121,6 +125,8 @@ def _figure(entry: Mapping[str, Any]) -> Figure:
 
 def _made(name: str, figure: Figure, outputs: Path) -> tuple[Table, set[str]]:
     """The table, and the signatures of its runs."""
+    if figure.runs is None and not figure.groups:
+        raise StvError(f"{name} in {SPEC} names no runs; give it a study, or groups of runs with a study each.")
     if figure.runs is None:
         groups = {group: _loaded(name, runs, outputs) for group, runs in figure.groups.items()}
         return grouped(name, groups, figure.costs), _signatures(*groups.values())
@@ -151,4 +157,4 @@ def _signatures(*groups: Loaded) -> set[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

@@ -119,9 +119,7 @@ def _write_table(folder: Path, table: Table) -> None:
     }
     for ending, text in texts.items():
         write_text(folder / f"{table.name}.{ending}", text + "\n")
-    write_text(
-        folder / f"{table.name}.csv", pd.DataFrame(list(table.rows), columns=list(table.headers)).to_csv(index=False)
-    )
+    write_text(folder / f"{table.name}.csv", table.csv())
 
 
 def _write_picture(path: Path, figure: Figure) -> None:

@@ -31,6 +31,10 @@ class Table:
     names: int = 1
     told: Collection[str] = ()
 
+    def csv(self) -> str:
+        """The cells as they are shown."""
+        return pd.DataFrame(list(self.rows), columns=list(self.headers)).to_csv(index=False)
+
     def varying(self) -> Table:
         """The same without the columns of blocks in which all rows have the same."""
         kept = [i for i in range(len(self.headers)) if i >= self.by or len({row[i] for row in self.rows}) > 1]
