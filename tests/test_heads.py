@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from stv_exp.report.__main__ import main
-from stv_exp.statistics import kappa, layer_share, rank_correlation
+from stv_exp.report.ranks import kappa, layer_share, rank_correlation
 from tests.report_runs import write_run
 
 LAYERS, HEADS = 4, 8

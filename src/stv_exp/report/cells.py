@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pandas as pd
 
 from stv_exp.report.text import in_size
 
+_NUMBER = re.compile(r"[-+<[\],.±%\d\s]*")  # `0.950 ± 0.010`, `[0.91, 0.98]`, `< 0.001`, `-` and nothing
 _TAKEN = ("-", "True", "False")
 _EXACT = 2**53  # below which a float is the whole number that it looks like
 _COUNTS = ("n", "forwards", "bytes", "evaluations", "queries_to_pay", "locations", "seed")
@@ -34,6 +36,16 @@ def deviated(values: pd.Series, key: str) -> str:
     if values.empty or values.isna().all():
         return "-"
     return number(values.mean(), key) + (f" ± {number(values.std(), key)}" if len(values) > 1 else "")
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell stands in a column of numbers."""
+    return _NUMBER.fullmatch(cell) is not None
+
+
+def probability(p: float) -> str:
+    """A p of three decimals, which is never printed as 0."""
+    return "< 0.001" if p < 0.001 else number(p, "p")
 
 
 def spread(low: float, high: float) -> str:

@@ -13,12 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stv_exp.errors import StvError
-from stv_exp.report.cells import number
+from stv_exp.report.cells import number, probability
 from stv_exp.report.damage import DamagedError
 from stv_exp.report.ranking import ranking, vector_locations
+from stv_exp.report.ranks import kappa, layer_share, rank_correlation
 from stv_exp.report.tables import Table, in_order
 from stv_exp.report.text import one_line
-from stv_exp.statistics import kappa, layer_share, rank_correlation
 
 _STABLE = [f"{what} over {over}" for what in ("correlation", "kappa") for over in ("seeds", "tasks")]
 HEADERS = ["method", "runs", "heads", *_STABLE, "layer share", "shuffled", "p"]
@@ -85,7 +85,7 @@ def _row(label: str, own: Sequence[Heads]) -> list[str]:
     tasks = [(a, b) for a, b in combinations(own, 2) if a.seed == b.seed]
     stable = [_mean(of, pairs) for of in (_correlation, _kappa) for pairs in (seeds, tasks)]
     share, shuffled, p = layer_share([h.taken.astype(float) if h.scores is None else h.scores for h in own])
-    layers = [number(share, ""), number(shuffled, ""), "< 0.001" if p < 0.001 else number(p, "")]
+    layers = [number(share, ""), number(shuffled, ""), probability(p)]
     return [label, str(len(own)), f"{fmean(h.taken.sum() for h in own):.0f}", *stable, *layers]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from stv_exp.errors import StvError
-from stv_exp.report.cells import spread
+from stv_exp.report.cells import probability, spread
 from stv_exp.report.pay import most_shots_first
 from stv_exp.report.tables import Table, by_model, in_order
 from stv_exp.report.text import in_size, listed, one_line
@@ -86,8 +86,4 @@ def _cells(found: Comparison | None, corrected: Iterator[float]) -> list[str]:
     if found is None:
         return ["0", *"----"]
     difference, interval = f"{found.difference:+.3f}", spread(found.low, found.high)
-    return [str(found.n), difference, interval, _p(found.p), _p(next(corrected))]
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return [str(found.n), difference, interval, probability(found.p), probability(next(corrected))]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_NUMBER = re.compile(r"[-+<[\],.±%\d\s]*")  # `0.950 ± 0.010`, `[0.91, 0.98]`, `< 0.001`, `-` and nothing
+from stv_exp.report.cells import is_number
 
 
 @dataclass(frozen=True)
@@ -23,4 +22,4 @@ class Grid:
         return ["text", *(self._kind(i) for i in range(1, len(self.headers)))]
 
     def _kind(self, i: int) -> str:
-        return "number" if all(_NUMBER.fullmatch(row[i]) for row in self.rows) else "text"
+        return "number" if all(is_number(row[i]) for row in self.rows) else "text"
