@@ -53,12 +53,11 @@ def fit(backbone: Backbone, task: Task, config: Config) -> Found | None:
     A task vector, a trained edit or a classifier's classes; None for methods that prompt. Raises `StvError` where the
     task does not hold what the method needs, or `config.budget` does not pay for it.
     """
+    pipeline.check_task(task, config)
     method, before = Method.of(config), backbone.token_forwards
     if method.trains:
-        train.check(task, config)
         return train.train(backbone, task, config)
     if method.classifies:
-        reading.check(task, config)
         readings = reading.read(backbone, task, config)
         budget.check(config, backbone.token_forwards - before)
         return reading.learned(readings, config)

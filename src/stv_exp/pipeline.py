@@ -63,6 +63,19 @@ def _check_grid(config: Config) -> None:
         method.check_grid(model_grid(config))
 
 
+def check_task(task: Task, config: Config) -> None:
+    """Raise `StvError` for a task that does not hold what the method and the evaluation ask of it."""
+    method = Method.of(config)
+    evaluation.check(task, config)
+    if method.inserts:
+        check_shots(task, config.scan.shots)
+        search.check(task, config)
+    if method.classifies:
+        reading.check(task, config)
+    if method.trains:
+        train.check(task, config)
+
+
 def run(config: Config, overrides: list[str]) -> dict[str, Any]:
     """Run the job, or look it up where it is done; returns its metrics."""
     config = checked(config)
@@ -106,7 +119,7 @@ class Pipeline:
         """The stages that the method needs, and evaluation; writes the run's files and returns its metrics."""
         costs: dict[str, Cost] = {}
         _check_grid(self.config)  # before the weights are loaded, and hours of scanning
-        self._check_task()
+        check_task(self.task, self.config)  # before a large model is loaded, which takes minutes
         bank, chosen = self._searched(costs) if self.method.inserts else (None, None)
         found = self._found(costs, bank, chosen)
         with measured(self.backbone) as costs["evaluation"]:
@@ -146,17 +159,6 @@ class Pipeline:
         known["metrics"] = {key: metrics[key] for key in ("accuracy", "n")}
         with replaced_file(self.job.folder / found.file) as new:
             replace(found, metadata=found.metadata | known).save(new)
-
-    def _check_task(self) -> None:
-        """Read the data and hold every number against them: loading a large model takes minutes."""
-        evaluation.check(self.task, self.config)
-        if self.method.inserts:
-            check_shots(self.task, self.config.scan.shots)
-            search.check(self.task, self.config)
-        if self.method.classifies:
-            reading.check(self.task, self.config)
-        if self.method.trains:
-            train.check(self.task, self.config)
 
     def _validation(self, found: Found | None) -> dict[str, float]:
         """The score on the examples that settings may be chosen on, where some are held out."""
