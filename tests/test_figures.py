@@ -29,6 +29,11 @@ by_k:
   where: [method=stv]
   rows: [method.k]
   columns: [dataset.task]
+cost:
+  study: all
+  where: [method=stv]
+  rows: [method.k]
+  value: search_token_forwards
 """
 SHOWN = "# Made\n\n<!-- methods.csv -->\n| old |\n|---|\n\n**Reading.** Nothing.\n\n<!-- by_k.csv -->\n"
 
@@ -75,6 +80,9 @@ def test_the_tables_are_the_means_of_the_runs_that_the_lock_names(monkeypatch, o
     assert table.loc["mtv", "token-forwards"] == 20000 and table.loc["few_shot", "queries to pay"] == "-"
     by_k = pd.read_csv(study / "by_k.csv")
     assert by_k["k"].tolist() == [2, 4] and by_k.columns.tolist() == ["k", *TASKS]
+    cost = pd.read_csv(study / "cost.csv").set_index("k").iloc[:, 0]
+    means = runs[runs["method"] == "stv"].groupby("method.k")["search_token_forwards"].mean()
+    assert [float(cell.split()[0]) for cell in cost] == pytest.approx(means.tolist(), abs=1)
     lock = yaml.safe_load((study / LOCK).read_text())
     assert set(lock["by_k.csv"]["runs"].split()) == set(runs[runs["method"] == "stv"]["run"])
     assert checksum(study / "by_k.csv") == lock["by_k.csv"]["sha256"]
@@ -95,6 +103,23 @@ def test_a_folder_without_a_readme_is_left_as_it_is(monkeypatch, capsys, outputs
     assert drawn(monkeypatch, study, outputs) == 1
     assert "README.md cannot be written or read (No such file" in capsys.readouterr().err
     assert [path.name for path in study.iterdir()] == [SPEC]
+
+
+def test_runs_that_are_left_out_are_told(monkeypatch, capsys, outputs, study):
+    one = "{study: all, where: [dataset.task=easy, method=mtv]}"
+    two = "{study: all, where: ['method=stv,mtv', dataset.task=easy]}"
+    (study / SPEC).write_text(f"methods: {{groups: {{one: {one}, two: {two}}}}}")
+    (study / README).write_text("<!-- methods.csv -->\n")
+    lost = next(path for path in (outputs / "runs").iterdir() if path.name.startswith("mtv-easy"))
+    kept = (lost / "metrics.json").read_text()
+    (lost / "metrics.json").write_text("{}")
+    try:
+        assert drawn(monkeypatch, study, outputs) == 0
+    finally:
+        (lost / "metrics.json").write_text(kept)
+    said = capsys.readouterr().out
+    assert f"note: methods.csv: Run {lost.name} is damaged" in said
+    assert "note: methods.csv: two: Methods have run with different seeds" in said
 
 
 @pytest.mark.parametrize(

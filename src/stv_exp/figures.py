@@ -23,6 +23,7 @@ from stv_exp.errors import StvError
 from stv_exp.interruption import guarded
 from stv_exp.report import heads
 from stv_exp.report.axes import Axes
+from stv_exp.report.cells import is_number
 from stv_exp.report.grouped import grouped
 from stv_exp.report.pivot import completed, pivot
 from stv_exp.report.printing import folder
@@ -34,7 +35,6 @@ from stv_exp.report.text import markdown, one_line, said
 
 SPEC, LOCK, README = "figures.yaml", "figures.lock", "README.md"
 _SHOWN = re.compile(r"(?m)^(<!-- ([\w-]+\.csv) -->\n)(?:\|.*\n?)*")
-_NUMBER = re.compile(r"[-+<\[]*\.?\d|-?$")
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,13 @@ def draw(study: Path, outputs: Path) -> None:
         names = ", ".join(sorted(unknown))
         raise StvError(f"{README} shows {names}, which {SPEC} does not name; add it, or leave it out.")
     lock = {}
-    for name, (table, runs) in made.items():
+    for name, (table, runs, _) in made.items():
         write_text(study / name, table.csv())
         lock[name] = {"sha256": checksum(study / name), "runs": " ".join(sorted(runs))}
     write_text(study / LOCK, yaml.safe_dump(lock, width=118, sort_keys=False))
     write_text(study / README, with_tables(text, study))
+    for note in dict.fromkeys(f"{name}: {note}" for name, (*_, notes) in made.items() for note in notes):
+        print_line(f"note: {note}")
     print_line(f"Written to {study}: {', '.join(made)}, {LOCK}, {README}")
 
 
@@ -111,7 +113,7 @@ def with_tables(text: str, study: Path) -> str:
 def in_markdown(path: Path) -> str:
     """A CSV as a Markdown table, numbers to the right."""
     headers, *rows = pd.read_csv(path, header=None, dtype=str, keep_default_na=False).to_numpy().tolist()
-    sides = ["right" if all(map(_NUMBER.match, column)) else "left" for column in zip(*rows, strict=True)]
+    sides = ["right" if all(map(is_number, column)) else "left" for column in zip(*rows, strict=True)]
     cells = [[markdown(cell) for cell in row] for row in [headers, *rows]]
     return tabulate(cells[1:], cells[0], "github", colalign=sides, disable_numparse=True) + "\n"
 
@@ -123,24 +125,27 @@ def _figure(entry: Mapping[str, Any]) -> Figure:
     return Figure(**own | {"groups": {name: Runs(**runs) for name, runs in own.get("groups", {}).items()}})
 
 
-def _made(name: str, figure: Figure, outputs: Path) -> tuple[Table, set[str]]:
-    """The table, and the signatures of its runs."""
+def _made(name: str, figure: Figure, outputs: Path) -> tuple[Table, set[str], list[str]]:
+    """The table, the signatures of its runs, and sentences on what is left out."""
     if figure.runs is None and not figure.groups:
         raise StvError(f"{name} in {SPEC} names no runs; give it a study, or groups of runs with a study each.")
     if figure.runs is None:
         groups = {group: _loaded(name, runs, outputs) for group, runs in figure.groups.items()}
-        return grouped(name, groups, figure.costs), _signatures(*groups.values())
+        table, notes = grouped(name, groups, figure.costs)
+        return table, _signatures(*groups.values()), [*notes, *(note for own in groups.values() for note in own.notes)]
     loaded = _loaded(name, figure.runs, outputs, Axes(tuple(figure.rows), tuple(figure.columns)))
-    return _table(name, figure, loaded, outputs), _signatures(loaded)
+    table, notes = _table(name, figure, loaded, outputs)
+    return table, _signatures(loaded), [*notes, *loaded.notes]
 
 
-def _table(name: str, figure: Figure, loaded: Loaded, outputs: Path) -> Table:
+def _table(name: str, figure: Figure, loaded: Loaded, outputs: Path) -> tuple[Table, list[str]]:
     if not figure.heads:
-        return pivot(loaded.runs, completed(loaded.axes, loaded.runs), figure.value)[0]
-    by_name = {table.name: table for table in heads.tables(loaded.runs, outputs, name)[0]}
+        return pivot(loaded.runs, completed(loaded.axes, loaded.runs), figure.value)
+    tables, notes = heads.tables(loaded.runs, outputs, name)
+    by_name = {table.name: table for table in tables}
     if figure.heads not in by_name:
         raise StvError(f"{name} has no table {figure.heads} of its heads; choose from {', '.join(by_name)}.")
-    return by_name[figure.heads]
+    return by_name[figure.heads], notes
 
 
 def _loaded(name: str, runs: Runs, outputs: Path, axes: Axes | None = None) -> Loaded:
