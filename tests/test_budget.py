@@ -25,6 +25,7 @@ SEARCHES = {
     "stv": {},
     "mtv": {"where": "all", "what": "mean", "how": "bernoulli"},
     "gradient": {"where": "all", "how": "gumbel_softmax"},
+    "mixture": {"where": "all", "how": "mixture"},
     "cross_entropy": {"how": "cross_entropy"},
     "greedy": {"how": "greedy"},
     "best_of": {"how": "best_of"},

@@ -16,7 +16,9 @@ import torch
 
 from stv_exp import TaskVector
 from stv_exp.config import BankConfig, InsertionConfig
+from stv_exp.data.prompts import make_prompt
 from stv_exp.data.task import Task
+from stv_exp.diagnostics import discretisation_gap
 from stv_exp.disk.store import Store
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures
@@ -27,7 +29,8 @@ from stv_exp.models.edits import Edit, Insertion
 from stv_exp.pipeline import run
 from stv_exp.stages.bank import build_bank
 from stv_exp.stages.scan import scan
-from stv_exp.stages.search import CandidateSearch, choose, insertion, mixture
+from stv_exp.stages.search import CandidateSearch, choose, insertion, mixture, search
+from stv_exp.stages.vector import as_vector
 from tests import forked
 from tests.conftest import llama, with_method
 from tests.forked import Ended
@@ -247,7 +250,7 @@ def test_signatures_follow_from_what_is_read(config):
 
 
 @pytest.mark.parametrize("site", SITES)
-@pytest.mark.parametrize("how", ["reinforce", "gumbel_softmax"])
+@pytest.mark.parametrize("how", ["reinforce", "gumbel_softmax", "mixture"])
 def test_a_method_runs_at_every_site(config, site, how):
     """From the scan to a vector that carries its site, in a plain transformers model too."""
     metrics = run(with_method(config, site=site, how=how, k=2), [])
@@ -270,10 +273,12 @@ def test_k_counts_the_locations_of_the_site(config, site):
 
 
 @pytest.mark.parametrize("what", ["mean", "clusters", "activations"])
-@pytest.mark.parametrize("straight_through", [True, False])
-def test_the_gradient_search_climbs_and_its_curves_are_kept(backbone, task, config, what, straight_through):
+@pytest.mark.parametrize(
+    ("how", "straight_through"), [("gumbel_softmax", True), ("gumbel_softmax", False), ("mixture", True)]
+)
+def test_a_gradient_search_climbs_and_its_curves_are_kept(backbone, task, config, what, how, straight_through):
     policy = replace(config.policy, steps=40, queries=4, lr=0.3, straight_through=straight_through)
-    config = replace(with_method(config, what=what, where="all", how="gumbel_softmax"), policy=policy)
+    config = replace(with_method(config, what=what, where="all", how=how), policy=policy)
     config = replace(config, bank=BankConfig(identity=True))
     chosen = choose(backbone, task, build_bank(scan(backbone, task, config), config), config)
     history = chosen.history
@@ -293,6 +298,47 @@ def test_one_hot_shares_are_choices(backbone, task, config, mode):
     other = insertion(bank, choices, edit)
     torch.testing.assert_close(one.values, other.values)
     torch.testing.assert_close(one.keep, other.keep.expand_as(one.keep))
+
+
+@pytest.mark.parametrize("identity", [True, False])
+@pytest.mark.parametrize(("mode", "weight"), [("replace", 1.0), ("add", 0.7), ("blend", 0.4)])
+def test_a_mixture_is_inserted_as_it_was_scored(backbone, task, config, mode, weight, identity):
+    """The task vector gives each answer the likelihood that the search gave the shares that it ended with."""
+    config = replace(config, insertion=InsertionConfig(mode=mode, weight=weight), bank=BankConfig(identity=identity))
+    config = replace(with_method(config, how="mixture"), policy=replace(config.policy, lr=0.5))
+    bank = build_bank(scan(backbone, task, config), config)
+    chosen = choose(backbone, task, bank, config)
+    vector = as_vector(backbone, bank, chosen, config)
+    assert vector.mode == ("blend" if mode == "replace" else mode) and (chosen.weights < 1).all() == identity
+    assert discretisation_gap(chosen) is None
+    module = CandidateSearch(backbone, task, bank, Method.of(config).how, config)
+    search(module)  # the same again
+    queries = task.support[:3]
+    with torch.no_grad():
+        scored = module.mixed_rewards(queries, module.logits.softmax(-1)[None, None])[:, 0]
+    for query, reward in zip(queries, scored, strict=True):
+        prompt = make_prompt(config.dataset.template, query)
+        (answer,) = backbone.encode_answer(prompt, config.dataset.template)[:1]
+        with vector.inserted(backbone.model), torch.no_grad():
+            logits = backbone.model(**backbone.encode([prompt])).logits[0, -1].float()
+        torch.testing.assert_close(logits.log_softmax(-1)[answer], reward, rtol=0, atol=1e-4)
+
+
+def test_a_location_that_a_mixture_leaves_alone_is_none_of_the_vectors(backbone, task, config):
+    config = replace(with_method(config, how="mixture"), bank=BankConfig(identity=True))
+    bank = build_bank(scan(backbone, task, config), config)
+    k, m = bank.centroids.shape[:2]
+    shares = torch.full((k, m + 1), 1 / (m + 1))
+    shares[1] = torch.eye(m + 1)[m]
+    how = Method.of(config).how
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(how), "decide", lambda self, problem: shares)
+        chosen = choose(backbone, task, bank, config)
+        assert chosen.active.tolist() == [i != 1 for i in range(k)] and len(chosen.vectors) == k - 1
+        torch.testing.assert_close(chosen.vectors[0], bank.centroids[0].mean(0))
+        shares[0] += 0.1
+        with pytest.raises(StvError, match=r"method\.how=mixture returns shares that do not sum to 1"):
+            choose(backbone, task, bank, config)
 
 
 def test_the_slope_of_the_shares_is_that_of_finite_differences(backbone, task, config):
@@ -361,7 +407,9 @@ def test_the_kinds_are_three_and_what_may_stand_instead():
 
 
 @pytest.mark.parametrize("site", ["head", "residual"])  # there branches start above the first layer
-@pytest.mark.parametrize("how", ["reinforce", "bernoulli", "gumbel_softmax", "cross_entropy", "greedy", "best_of"])
+@pytest.mark.parametrize(
+    "how", ["reinforce", "bernoulli", "gumbel_softmax", "mixture", "cross_entropy", "greedy", "best_of"]
+)
 def test_a_killed_search_goes_on_bit_for_bit(backbone, task, config, how, site, tmp_path, monkeypatch, caplog):
     """Killed in steps 5 and 9 of 12, over more than one epoch, with the costs of all attempts counted."""
     monkeypatch.setattr("stv_exp.stages.checkpoint.EVERY", timedelta(0))

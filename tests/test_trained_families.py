@@ -28,6 +28,7 @@ FOUND = [
     {"k": 2, "m": 1},
     {"where": "all", "what": "mean", "how": "bernoulli"},
     {"where": "all", "how": "gumbel_softmax", "m": 1},
+    {"where": "all", "how": "mixture", "m": 1},
     {"where": "all", "what": "mean", "how": "best_location", "site": "residual", "k": 0},
     {"where": "indirect_effect", "what": "function_vector", "how": "best_location", "k": 2},
     {"where": "none", "what": "none", "how": "class_means", "k": 2},

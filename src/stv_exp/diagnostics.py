@@ -26,10 +26,10 @@ def diagnose(chosen: Chosen | None, predictions: Sequence[Prediction] = (), opti
 def discretisation_gap(chosen: Chosen) -> float | None:
     """Reward of a search's own forward less that of its discrete choice, in the last quarter of steps.
 
-    None for searches whose forward is discrete by construction: they have no loss.
+    None for searches whose forward is discrete by construction (they have no loss), and for what ends in a mixture.
     """
     loss, reward = (chosen.history.get(name, []) for name in ("loss", "reward"))
-    if not loss:
+    if not loss or chosen.weights is not None:
         return None
     last = max(1, len(loss) // 4)
     return -fmean(loss[-last:]) - fmean(reward[-last:])

@@ -1,4 +1,4 @@
-"""What a search ends with: one candidate a location, or none, and how it went."""
+"""What a search ends with: one candidate a location, a mixture of them, or none, and how it went."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ class Chosen(Artefact):
     """The insertion that was chosen, location by location, and how the search went.
 
     `choices [K]` index the candidates (M: leave this location alone), `active [K]` is false where it is left alone;
-    `locations` and `vectors` are those of the active ones. `history` holds one list a column. `candidate_evaluations`
-    counts what the search learned from or selected by; `scoring` is how they were scored (tree, repeat or full; empty
-    without a search).
+    `locations` and `vectors` are those of the active ones. Where candidates are mixed, `choices` are those of the
+    largest share, and the active locations' own activations keep 1 - `weights`. `history` holds one list a column.
+    `candidate_evaluations` counts what the search learned from or selected by; `scoring` is how they were scored (tree,
+    repeat or full; empty without a search).
     """
 
     choices: Tensor
@@ -26,3 +27,4 @@ class Chosen(Artefact):
     history: dict[str, list[float]]
     candidate_evaluations: int
     scoring: str
+    weights: Tensor | None = None

@@ -119,7 +119,7 @@ class What(Choice):
 
 
 class How(Choice):
-    """Picks one candidate a location, or none; without asking the model, unless it is a `Search`."""
+    """Picks one candidate a location, or none, or mixes them; without asking the model, unless it is a `Search`."""
 
     kind = "how"
     classifies: ClassVar[bool] = False  # whether it is a `Classifier`, which inserts nothing

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from stv_exp.artefacts.bank import Bank
     from stv_exp.artefacts.scan import Scan
 
+_ROUNDING = 1e-3  # of half precision
+
 
 @contextmanager
 def blamed(choice: Choice) -> Iterator[None]:
@@ -76,13 +78,18 @@ def checked_candidates(what: What, activations: Tensor) -> tuple[Tensor, Tensor]
 
 
 def checked_choices(how: How, bank: Bank, choices: Tensor) -> Tensor:
-    """One choice a location `[K]`, within its candidates (and M, where locations may be left alone)."""
+    """One choice a location `[K]`, within its candidates (and M, where it may be left alone); or shares `[K, C]`."""
     import torch
 
     k, m = bank.centroids.shape[:2]
+    options = m + how.may_decline
+    if isinstance(choices, torch.Tensor) and choices.is_floating_point() and choices.shape == (k, options):
+        if not torch.isfinite(choices).all() or choices.min() < 0 or (choices.sum(-1) - 1).abs().max() > _ROUNDING:
+            raise StvError(f"method.how={how.name} returns shares that do not sum to 1 at every location; mend it.")
+        return choices
     if not isinstance(choices, torch.Tensor) or choices.shape != (k,) or choices.is_floating_point():
-        raise _wrong(how, f"whole numbers [{k}]", choices)
-    if choices.min() < 0 or choices.max() >= m + how.may_decline:
+        raise _wrong(how, f"whole numbers [{k}], or shares [{k}, {options}]", choices)
+    if choices.min() < 0 or choices.max() >= options:
         raise StvError(f"method.how={how.name} returns a choice beyond the {m} candidates a location; mend it.")
     return choices
 

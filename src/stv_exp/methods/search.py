@@ -74,7 +74,7 @@ class Search(How):
         raise NotImplementedError
 
     def decide(self, problem: Problem) -> Tensor:
-        """The choice at each location `[K]` once the search is over."""
+        """The choice at each location `[K]` once the search is over, or the shares `[K, C]` of its candidates."""
         return problem.logits.detach().argmax(-1)
 
     def affordable_steps(self, n_support: int, n_locations: int, tokens: float) -> int:

@@ -253,7 +253,20 @@ def mixture(bank: Bank, shares: Tensor, edit: Edit) -> Insertion:
 
 
 def _chosen(bank: Bank, choices: Tensor, history: dict[str, list[float]], evaluations: int, scoring: str) -> Chosen:
+    """From choices `[K]`, or from shares `[K, C]` of each location's candidates."""
     m = bank.centroids.shape[1]
+    if choices.is_floating_point():
+        return _mixed(bank, choices, history, evaluations, scoring)
     kept = choices < m
     vectors = bank.centroids[kept, choices[kept]]
     return Chosen(choices, bank.locations[kept], vectors, kept, history, evaluations, scoring)
+
+
+def _mixed(bank: Bank, shares: Tensor, history: dict[str, list[float]], evaluations: int, scoring: str) -> Chosen:
+    """What `mixture` inserts, as vectors and their weights: w * (candidates' mean) + (1 - w) * own activation."""
+    candidates = shares[:, : bank.centroids.shape[1]]
+    weights = candidates.sum(-1)
+    kept = weights > 0
+    vectors = torch.einsum("km,kmd->kd", candidates[kept] / weights[kept, None], bank.centroids[kept])
+    found = shares.argmax(-1), bank.locations[kept], vectors, kept
+    return Chosen(*found, history, evaluations, scoring, weights[kept])

@@ -18,12 +18,15 @@ def as_vector(backbone: Backbone, bank: Bank, chosen: Chosen, config: Config) ->
     """The chosen candidates as they are inserted by the evaluation, with their origin as metadata."""
     edit = config.insertion
     metadata = made_by(config, backbone.site(bank.site).shape) | {"run": signatures(config).run, "when": edit.when}
+    weights = None if edit.weight == 1 else torch.full((len(chosen.locations),), edit.weight)
+    if chosen.weights is not None:
+        weights = edit.weight * chosen.weights
     return TaskVector(
         chosen.locations,
         chosen.vectors,
-        edit.mode,
+        "blend" if edit.mode == "replace" and weights is not None else edit.mode,
         metadata,
-        weights=None if edit.weight == 1 else torch.full((len(chosen.locations),), edit.weight),
+        weights=weights,
         site=bank.site,
         norm_preserving=edit.norm_preserving,
         when=edit.when,
