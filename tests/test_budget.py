@@ -64,7 +64,7 @@ def test_a_run_keeps_to_it_and_one_that_is_never_reached_changes_nothing(config,
 def test_looks_at_validation_and_the_teacher_are_paid_from_it(backbone, task, config):
     held = task.held_out(4)
     patient = capped(config, 0, name="live", **TRAININGS["live"])
-    patient = replace(patient, train=replace(patient.train, patience=100))
+    patient = replace(patient, train=replace(patient.train, patience=100, tokens="answer"))
     before = backbone.token_forwards
     Training(backbone, held, Method.of(patient).edit, patient)
     teacher = backbone.token_forwards - before

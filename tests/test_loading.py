@@ -239,3 +239,15 @@ def test_an_answer_is_tokenised_as_it_follows_its_prompt(folders):
     ids = backbone.encode_answer(prompt, TEXT).tolist()
     together = backbone.tokenizer(prompt.text + " one").input_ids
     assert together[-len(ids) :] == ids and together[: -len(ids)] == backbone.tokenizer(prompt.text).input_ids
+
+
+def test_what_ends_an_answer_is_what_generation_stops_at(folders):
+    """The newline that the template's demonstrations have behind it, or the model's own stop."""
+    backbone = load_backbone(ModelConfig(str(folders["mistral"])))
+    prompt = make_prompt(TEXT, question("two three"))
+    answer = backbone.encode_answer(prompt, TEXT)
+    for template, end in ((TEXT, "\n"), (replace(TEXT, demonstration="{question} {answer}"), None)):
+        ended = backbone.encode_answer(prompt, template, ended=True)
+        assert torch.equal(ended[: len(answer)], answer) and len(ended) == len(answer) + 1
+        stop = backbone.model.generation_config.eos_token_id
+        assert backbone.tokenizer.decode(ended[-1:]) == end if end else ended[-1] == stop

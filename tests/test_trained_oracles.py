@@ -46,9 +46,9 @@ class Subject:
         config = with_method(self.config, where="none", what="none", how="none", edit=name, site="mlp")
         return replace(config, train=replace(train, **changes))
 
-    def question(self, prompt: Prompt) -> Question:
+    def question(self, prompt: Prompt, ended: bool = True) -> Question:
         inputs = {k: v for k, v in self.backbone.encode([prompt]).items() if k != "token_type_ids"}
-        return inputs, self.backbone.encode_answer(prompt, self.config.dataset.template)
+        return inputs, self.backbone.encode_answer(prompt, self.config.dataset.template, ended)
 
     def alone(self, config: Config, module: Training) -> list[Question]:
         """The steps' queries."""
@@ -104,7 +104,7 @@ def test_i2cls_vectors_losses_and_updates_are_the_published_ones(subject, tokens
     module, p = started(subject, config)
     blocks = list(zip(subject.attentions, subject.mlps, strict=True))
     template = config.dataset.template
-    demonstrations = [subject.question(make_prompt(template, e)) for e in subject.task.support]
+    demonstrations = [subject.question(make_prompt(template, e), ended=False) for e in subject.task.support]
     vectors = i2cl.context_vectors(subject.network, blocks, demonstrations)
     torch.testing.assert_close(module.constants["vectors"], vectors, atol=1e-5, rtol=1e-5)
     assert torch.equal(p["scales"].detach(), torch.tensor([0.1, 1.0]).expand_as(p["scales"]))
@@ -142,7 +142,7 @@ def test_icvs_directions_and_logits_are_the_published_ones(subject):
     config = replace(config, insertion=replace(config.insertion, weight=0.1))
     edit = train(subject.backbone, subject.task, config)
     drawn = random.Random(f"{config.seed}/moved").sample(subject.task.support, 3)
-    demonstrations = [subject.question(make_prompt(config.dataset.template, example)) for example in drawn]
+    demonstrations = [subject.question(make_prompt(config.dataset.template, example), ended=False) for example in drawn]
     vectors = icv.directions(subject.network, subject.layers, demonstrations)
     torch.testing.assert_close(edit.parameters["vectors"], vectors, atol=1e-5, rtol=1e-5)
     with edit.inserted(subject.network):

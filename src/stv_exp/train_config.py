@@ -13,12 +13,12 @@ class TrainConfig:
     """Training of a `method.edit`: AdamW over `epochs` of the support in batches of `batch`, warm-up, then cosine.
 
     `scale_lr` is the rate of scales where an edit has them, `warmup` a share of all steps, `clip` the longest gradient
-    (0: any). Losses are of `tokens` of the answer, all or the first; a teacher sees `shots` demonstrations. With
-    `patience` training stops after so many epochs without a gain on `dataset.validation`, and the best is kept (0:
-    never). `layers` that are edited (empty: all). `noise` is a share of an activation's length. Free vectors `start` as
-    the mean activation behind demonstrations or as zero. `virtual` pairs of key and value a head, each of `rank`
-    (0: full, which is prefix tuning); `rank` is LoRA's too. With `unseen`, later and padded keys count in attention's
-    denominators where an edit reads these, as published.
+    (0: any). Losses are of `tokens`: all (the answer and what ends it), the answer, or its first; a teacher sees
+    `shots` demonstrations. With `patience` training stops after so many epochs without a gain on `dataset.validation`,
+    and the best is kept (0: never). `layers` that are edited (empty: all). `noise` is a share of an activation's
+    length. Free vectors `start` as the mean activation behind demonstrations or as zero. `virtual` pairs of key and
+    value a head, each of `rank` (0: full, which is prefix tuning); `rank` is LoRA's too. With `unseen`, later and
+    padded keys count in attention's denominators where an edit reads these, as published.
     """
 
     epochs: Positive = 10
@@ -28,7 +28,7 @@ class TrainConfig:
     weight_decay: Share = 1e-3
     warmup: Share = 0.1
     clip: Annotated[float, Range(0, 1e6)] = 1.0
-    tokens: Annotated[str, OneOf("all", "first")] = "all"
+    tokens: Annotated[str, OneOf("all", "answer", "first")] = "all"
     shots: Positive = 8
     patience: Count = 0
     layers: list[int] = field(default_factory=list)

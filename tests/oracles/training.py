@@ -2,7 +2,7 @@
 
 Differences kept on purpose:
 - `whole`: the published code of LIVE, MimIC and HiFICL takes the cross-entropy of every token of the sequence, here
-  that of the answer's tokens alone.
+  that of the answer's tokens and of what ends it.
 - I2CL's own cosine is counted from the first step; here, as in the others, from the end of the warm-up.
 - LIVE and MimIC draw the teacher's demonstrations anew each epoch, and LIVE's KL has a temperature and an epsilon.
 """

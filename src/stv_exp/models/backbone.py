@@ -189,20 +189,28 @@ class Backbone:
         content = [part for piece in pieces for part in ({"type": "image"}, piece)][1:]
         return [part for part in content if part.get("text") != ""]
 
-    def encode_answer(self, prompt: Prompt, template: TemplateConfig) -> Tensor:
-        """Token ids `[N]` of the query's first answer as it follows its prompt.
+    def encode_answer(self, prompt: Prompt, template: TemplateConfig, ended: bool = False) -> Tensor:
+        """Token ids `[N]` of the query's first answer as it follows its prompt, with what ends it if `ended`.
 
         Tokenised behind the prompt where that leaves the prompt's tokens as they are: SentencePiece would else
         start the answer with a space of its own.
         """
         answer = prompt.query.answers[0] if self.chat else template.answer.format(answer=prompt.query.answers[0])
-        before = self.render(prompt)
-        texts = (answer, before, before + answer)
-        alone, base, both = (self.tokenizer(text, add_special_tokens=False).input_ids for text in texts)
+        newline = ended and not self.chat and template.demonstration.rpartition("{answer}")[2].startswith("\n")
+        before, text = self.render(prompt), answer + "\n" * newline
+        alone, base, both = (
+            self.tokenizer(part, add_special_tokens=False).input_ids for part in (text, before, before + text)
+        )
         ids = both[len(base) :] if both[: len(base)] == base and len(both) > len(base) else alone
         if not ids:
             raise StvError(f"The answer {answer!r} of query {prompt.query.id} has no tokens; give it a text.")
-        return torch.tensor(ids, device=self.device)
+        return torch.tensor(ids + self._stop * (ended and not newline), device=self.device)
+
+    @property
+    def _stop(self) -> list[int]:
+        """The token at which generation ends, the chat's own where it has one; none where the model knows none."""
+        stops = self.model.generation_config.eos_token_id
+        return [] if stops is None else [stops[-1] if isinstance(stops, list) else stops]
 
     @torch.inference_mode()
     def capture(self, batch: BatchFeature, site: str = "head") -> Tensor:

@@ -91,7 +91,8 @@ def _settling(prompt: float) -> Estimate:
 
 def _train(config: Config) -> Estimate:
     """The teacher's prompts, if there is one, and the batches that gradients come from; a start from means is small."""
-    n, train, answer, edit = len(_task(config).support), config.train, _answer(config), Method.of(config).edit
+    n, train, edit = len(_task(config).support), config.train, Method.of(config).edit
+    answer = _answer(config, train.tokens == "all")
     behind = _prompt(config, train.shots) + answer - 1 if edit.taught else 0
     each = train.batch * (_prompt(config, 0) + answer - 1)
     steps = affordable(config, n * behind, lambda steps: 3 * steps * each, train.epochs * edit.per_epoch(n))
@@ -152,14 +153,14 @@ def _prompt(config: Config, shots: int) -> float:
     return _mean(f"prompt {shots}", config, shots, length)
 
 
-def _answer(config: Config) -> float:
-    """Tokens of an answer in the mean over a few."""
+def _answer(config: Config, ended: bool = False) -> float:
+    """Tokens of an answer in the mean over a few, with what ends it if `ended`."""
     template = config.dataset.template
 
     def length(backbone: Backbone, prompt: Prompt) -> int:
-        return len(backbone.encode_answer(prompt, template))
+        return len(backbone.encode_answer(prompt, template, ended))
 
-    return _mean("answer", config, 0, length)
+    return _mean(f"answer {ended}", config, 0, length)
 
 
 def _mean(kind: str, config: Config, shots: int, length: Callable[[Backbone, Prompt], int]) -> float:

@@ -29,7 +29,8 @@ class Teacher(Stage):
         self.observed = observed
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[tuple[Tensor, Tensor | None]]:
-        answers = [self.backbone.encode_answer(prompt, self.config.dataset.template) for prompt in batch]
+        template, ended = self.config.dataset.template, self.config.train.tokens == "all"
+        answers = [self.backbone.encode_answer(prompt, template, ended) for prompt in batch]
         found = said(self.backbone, batch, answers, observed=self.observed)
         return [part.kept() for part in found.by_answer(answers)]
 

@@ -119,6 +119,7 @@ class Training(Stage):
         self.step = 0
         self.per_epoch = edit.per_epoch(len(task.support))
         self._rewarded = 1 if config.train.tokens == "first" else None  # of an answer's tokens; None: all
+        self._ended = config.train.tokens == "all"
         self.steps = self._affordable()
         self._states: dict[str, Any] = {}
 
@@ -169,7 +170,7 @@ class Training(Stage):
         """Of a forward of the prompt and all but the last token of its answer."""
         template = self.config.dataset.template
         prompt = make_prompt(template, query)
-        answer = self.backbone.encode_answer(prompt, template)[: self._rewarded]
+        answer = self.backbone.encode_answer(prompt, template, self._ended)[: self._rewarded]
         return self.backbone.count_tokens([prompt]) + len(answer) - 1
 
     def training_step(self, batch: list[Example], batch_idx: int) -> None:
@@ -197,7 +198,7 @@ class Training(Stage):
         self._record(loss=loss.item(), **{name: value.item() for name, value in losses.items()})
 
     def losses(self, batch: Sequence[Example], noise: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:
-        """Each of the edit's losses on a batch, a mean over the tokens of the answers (all or the first)."""
+        """Each of the edit's losses on a batch, a mean over the tokens of the answers (see `train.tokens`)."""
         found, tokens = self._said(batch, noise)
         losses = {"ce": F.cross_entropy(found.logits, tokens)} if "ce" in self.edit.losses else {}
         if self.teacher:
@@ -213,7 +214,7 @@ class Training(Stage):
         """What the edited model says at the answers' tokens, and these tokens."""
         template = self.config.dataset.template
         prompts = [make_prompt(template, query) for query in batch]
-        answers = [self.backbone.encode_answer(prompt, template)[: self._rewarded] for prompt in prompts]
+        answers = [self.backbone.encode_answer(p, template, self._ended)[: self._rewarded] for p in prompts]
         parameters = {**self.constants, **self.weights}
 
         def attach(tokens: Callable[[], Tensor]) -> AbstractContextManager[Any]:
