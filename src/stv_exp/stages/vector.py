@@ -18,13 +18,14 @@ def as_vector(backbone: Backbone, bank: Bank, chosen: Chosen, config: Config) ->
     """The chosen candidates as they are inserted by the evaluation, with their origin as metadata."""
     edit = config.insertion
     metadata = made_by(config, backbone.site(bank.site).shape) | {"run": signatures(config).run, "when": edit.when}
-    weights = None if edit.weight == 1 else torch.full((len(chosen.locations),), edit.weight)
+    mode, weights = edit.mode, None if edit.weight == 1 else torch.full((len(chosen.locations),), edit.weight)
     if chosen.weights is not None:
-        weights = edit.weight * chosen.weights
+        mode = "blend" if edit.mode == "replace" else edit.mode
+        weights = chosen.weights * (1.0 if edit.mode == "replace" else edit.weight)
     return TaskVector(
         chosen.locations,
         chosen.vectors,
-        "blend" if edit.mode == "replace" and weights is not None else edit.mode,
+        mode,
         metadata,
         weights=weights,
         site=bank.site,
