@@ -307,12 +307,11 @@ def test_a_mixture_is_inserted_as_it_was_scored(backbone, task, config, mode, we
     config = replace(config, insertion=InsertionConfig(mode=mode, weight=weight), bank=BankConfig(identity=identity))
     config = replace(with_method(config, how="mixture"), policy=replace(config.policy, lr=0.5))
     bank = build_bank(scan(backbone, task, config), config)
-    chosen = choose(backbone, task, bank, config)
+    module = CandidateSearch(backbone, task, bank, Method.of(config).how, config)
+    chosen = search(module)
     vector = as_vector(backbone, bank, chosen, config)
     assert vector.mode == ("blend" if mode == "replace" else mode) and (chosen.weights < 1).all() == identity
     assert discretisation_gap(chosen) is None
-    module = CandidateSearch(backbone, task, bank, Method.of(config).how, config)
-    search(module)  # the same again
     queries = task.support[:3]
     with torch.no_grad():
         scored = module.mixed_rewards(queries, module.logits.softmax(-1)[None, None])[:, 0]
