@@ -19,7 +19,7 @@ from stv_exp.compose import config_folder, to_config
 from stv_exp.composer import Composer
 from stv_exp.config import Config
 from stv_exp.errors import StvError
-from stv_exp.sweeper import BasicSweeper, job_overrides, parse_variant
+from stv_exp.grids import BasicSweeper, job_overrides, parse_variant
 from tests.test_cli import stv_exp
 
 PARSER = OverridesParser.create()
@@ -27,11 +27,11 @@ VARIANTS = ("method=zero_shot", "method=few_shot method.shots=1,5")
 CONF = Path(__file__).parents[1] / "conf"
 
 
-def jobs(params: str = "", given: str = "", variants: tuple[str, ...] = ()) -> list[str]:
+def jobs(params: str = "", given: str = "", variants: tuple[str, ...] = (), tasks: tuple[str, ...] = ()) -> list[str]:
     """The jobs, each as it is typed."""
     parsed = [PARSER.parse_overrides(words.split()) for words in (params, given)]
-    lines = [parse_variant(line, PARSER) for line in variants]
-    return [" ".join(job) for job in job_overrides(parsed[0], parsed[1], lines)]
+    lines = [[parse_variant(line, PARSER) for line in own] for own in (variants, tasks)]
+    return [" ".join(job) for job in job_overrides(*parsed, *lines)]
 
 
 def test_every_variant_runs_in_each_point_of_the_grid_and_varies_fastest():
@@ -89,6 +89,18 @@ def test_a_key_of_a_variant_replaces_that_of_the_grid_in_its_line_only():
         "seed=0 method=stv",
         "seed=1 method=stv",
     ]
+
+
+def test_every_task_of_a_list_is_crossed_with_every_variant_and_varies_more_slowly():
+    tasks = ("dataset.task=a,b dataset.label_noise=0.3", "dataset=easy_vqa dataset.task=c")
+    named = [f"dataset.task={task} dataset.label_noise=0.3" for task in "ab"] + ["dataset=easy_vqa dataset.task=c"]
+    each = ("method=zero_shot", "method=few_shot method.shots=1", "method=few_shot method.shots=5")
+    assert sorted(jobs("seed=0,1", variants=VARIANTS, tasks=tasks)) == sorted(
+        f"seed={seed} {task} {variant}" for seed in "01" for task in named for variant in each
+    )
+    assert jobs("", tasks=tasks) == named
+    assert jobs("", "dataset.task=x", VARIANTS, tasks) == [f"dataset.task=x {variant}" for variant in each]
+    assert jobs("", "method=stv", VARIANTS, tasks) == [f"method=stv {task}" for task in named]
 
 
 def test_a_job_that_is_named_twice_is_launched_once():

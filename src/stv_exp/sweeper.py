@@ -2,16 +2,14 @@
 
 `few_shot` varies by shots and `stv` by its sensitivity, on the same tasks and seeds. An experiment says so with
 `hydra.sweeper.variants`, a list of lines that each hold a small grid as one would type it, beside
-`hydra.sweeper.params`, the grid that they share. Of a list of experiments each has its own, and `hydra.sweeper.subset`
-draws some of the jobs.
+`hydra.sweeper.params`, the grid that they share; `hydra.sweeper.tasks` are such lines of tasks, crossed with them. Of a
+list of experiments each has its own, and `hydra.sweeper.subset` draws some of the jobs.
 """
 
 from __future__ import annotations
 
 import logging
-import random
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +28,7 @@ from stv_exp.composer import Composer
 from stv_exp.config import Config
 from stv_exp.disk.study import Entry
 from stv_exp.errors import StvError
+from stv_exp.grids import grid, job_overrides, once, parsed, plain, subset
 from stv_exp.jobs import check, look_up
 from stv_exp.title import titles
 
@@ -44,13 +43,14 @@ PLUGIN = "hydra_plugins.stv_exp.VariantSweeper"  # Hydra starts no plugin whose 
 
 @dataclass
 class VariantSweeperConf(BasicSweeperConf):
-    """`variants` are lines such as `method=few_shot method.shots=1,5`, split by shell rules.
+    """`variants` are lines such as `method=few_shot method.shots=1,5`, split by shell rules; `tasks` are as well.
 
     `subset` is how many of the jobs run, drawn by `subset_seed`; all without.
     """
 
     _target_: str = PLUGIN
     variants: list[Any] | None = None  # of text; `parse_variant` refuses the rest in words
+    tasks: list[Any] | None = None
     subset: int | None = None
     subset_seed: int = 0
 
@@ -70,11 +70,13 @@ class VariantSweeper(BasicSweeper):
         max_batch_size: int | None,
         params: Mapping[str, str] | None = None,
         variants: Sequence[object] | None = None,
+        tasks: Sequence[object] | None = None,
         subset: int | None = None,
         subset_seed: int = 0,
     ) -> None:
         super().__init__(max_batch_size, dict(params or {}))
         self.variants = list(variants or [])
+        self.tasks = list(tasks or [])
         self.subset = subset
         self.subset_seed = subset_seed
 
@@ -83,7 +85,7 @@ class VariantSweeper(BasicSweeper):
         assert self.hydra_context is not None
         parser = OverridesParser.create(self.hydra_context.config_loader)
         given = parser.parse_overrides(arguments)
-        jobs = _subset(self._jobs(given, parser), self.subset, self.subset_seed)
+        jobs = subset(self._jobs(given, parser), self.subset, self.subset_seed)
         good, refused = self._checked(jobs, [str(override.input_line) for override in given])
         configs = [config for _, config in good]
         if any(config.plan for config in configs):
@@ -99,16 +101,17 @@ class VariantSweeper(BasicSweeper):
 
     def _jobs(self, given: Sequence[Override], parser: OverridesParser) -> list[list[str]]:
         """The overrides of each job; each experiment of a list has a grid of its own."""
-        named = [o for o in given if _plain(o.get_key_element()) == "experiment" and o.is_sweep_override()]
+        named = [o for o in given if plain(o.get_key_element()) == "experiment" and o.is_sweep_override()]
         if not named:
-            return job_overrides(*_parsed(self.params, given, self.variants, parser))
+            return job_overrides(*parsed(self.params, given, self.variants, self.tasks, parser))
         others = [override for override in given if override not in named]
         jobs: list[list[str]] = []
-        for experiment in _grid(named):
+        for experiment in grid(named):
             sweeper = self._sweeper_of(experiment)
-            grid = sweeper.get("params") or {}, [*parser.parse_overrides(experiment), *others]
-            jobs += job_overrides(*_parsed(*grid, sweeper.get("variants") or [], parser))
-        return _once(jobs)
+            variants, tasks = (sweeper.get(key) or [] for key in ("variants", "tasks"))
+            shared = sweeper.get("params") or {}, [*parser.parse_overrides(experiment), *others]
+            jobs += job_overrides(*parsed(*shared, variants, tasks, parser))
+        return once(jobs)
 
     def _sweeper_of(self, experiment: list[str]) -> Mapping[Any, Any]:
         """What an experiment sets of `hydra.sweeper`; nothing for one that does not compose: its job is refused."""
@@ -205,86 +208,3 @@ def register() -> None:
     """
     Plugins.instance().class_name_to_class[PLUGIN] = VariantSweeper
     ConfigStore.instance().store(group="hydra/sweeper", name="variants", node=VariantSweeperConf)
-
-
-def parse_variant(line: object, parser: OverridesParser) -> list[Override]:
-    """The overrides of one line; `StvError` where it is not a grid of them."""
-    try:
-        if not isinstance(line, str):
-            raise ValueError("it is no text")  # but a mapping, of `- method: stv`
-        found = parser.parse_overrides(shlex.split(line))
-        _grid(found)  # refuses what only other sweepers can sweep over, such as interval(0, 1)
-    except (ValueError, HydraException) as error:
-        raise StvError(
-            f"hydra.sweeper.variants: the line {str(line)!r} cannot be read ({_reason(error)}); "
-            "write it as on the command line, such as method=few_shot method.shots=1,5."
-        ) from error
-    return found
-
-
-def job_overrides(
-    params: Sequence[Override], given: Sequence[Override], variants: Sequence[Sequence[Override]]
-) -> list[list[str]]:
-    """The overrides of each job, once each: the grid of `params` and `given`, and in each of its points all variants.
-
-    `given`, the command line, wins over both. A variant wins over `params`, as it is the more specific of the two.
-    """
-    taken = _keys(given)
-    if "method" in taken and any("method" in _keys(variant) for variant in variants):
-        variants = []  # other settings of a variant belong to its method
-    if not variants:
-        return _once(_grid([*params, *given]))
-    points = _grid([*_without(taken, params), *given])
-    lines = [_without(taken, variant) for variant in variants]
-    grids = [(_keys(line), _grid(line)) for line in lines]
-    return _once([*_less(point, own), *chosen] for point in points for own, grid in grids for chosen in grid)
-
-
-def _parsed(
-    params: Mapping[Any, Any], given: Sequence[Override], variants: Sequence[object], parser: OverridesParser
-) -> tuple[list[Override], Sequence[Override], list[list[Override]]]:
-    """A grid as it is written, for `job_overrides`."""
-    words = [f"{key}={value}" for key, value in params.items()]
-    return parser.parse_overrides(words), given, [parse_variant(line, parser) for line in variants]
-
-
-def _subset(jobs: Sequence[list[str]], n: int | None, seed: int) -> list[list[str]]:
-    """`n` of the jobs, in their order; all of them without it, or where there are fewer."""
-    if n is None or n >= len(jobs):
-        return list(jobs)
-    if n < 1:
-        raise StvError(f"hydra.sweeper.subset={n} is not possible; it must be at least 1.")
-    return [jobs[i] for i in sorted(random.Random(seed).sample(range(len(jobs)), n))]
-
-
-def _grid(overrides: Sequence[Override]) -> list[list[str]]:
-    """The product, the first override varying slowest."""
-    (jobs,) = BasicSweeper.split_arguments(list(overrides), None)
-    return jobs
-
-
-def _once(jobs: Iterable[list[str]]) -> list[list[str]]:
-    return [list(job) for job in dict.fromkeys(map(tuple, jobs))]
-
-
-def _without(keys: set[str], overrides: Iterable[Override]) -> list[Override]:
-    return [o for o in overrides if _plain(o.get_key_element()) not in keys]
-
-
-def _less(point: Iterable[str], keys: set[str]) -> list[str]:
-    return [text for text in point if _plain(text) not in keys]
-
-
-def _keys(overrides: Iterable[Override]) -> set[str]:
-    return {_plain(o.get_key_element()) for o in overrides}
-
-
-def _plain(text: str) -> str:
-    """The key of `key=value` without Hydra's prefix for adding or deleting it."""
-    return text.partition("=")[0].lstrip("+~")
-
-
-def _reason(error: Exception) -> str:
-    """What Hydra says, without its link and the arrow below the text."""
-    lines = str(error).partition("\nSee ")[0].split("\n")
-    return ": ".join(line for line in (line.strip(" ^") for line in lines) if line)
