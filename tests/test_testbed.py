@@ -10,22 +10,44 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, Idefics2ForConditionalGeneration
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Idefics2ForConditionalGeneration,
+    Idefics2Processor,
+)
 
 from stv_exp.config import Config, DatasetConfig, ModelConfig
+from stv_exp.data.drawing import IMAGE_SIZE
 from stv_exp.data.languages import shape_tasks
 from stv_exp.data.loader import load_task
 from stv_exp.data.prompts import make_prompt
 from stv_exp.data.shapes import drawn
+from stv_exp.errors import StvError
 from stv_exp.models.loading import load_backbone
 from stv_exp.models.sources import TESTBED
 from stv_exp.pretrain_config import PretrainConfig
 from stv_exp.stages.evaluate import accuracy, evaluate
 from stv_exp.testbed.curriculum import Curriculum, vocabulary
+from stv_exp.testbed.emoji import drawings, emoji
+from stv_exp.testbed.galleries import attributes, pixels
 from stv_exp.testbed.model import build_processor
 from stv_exp.testbed.pretrain import learning_rate, pretrain
+from tests import emoji_package
 
-RECIPE = PretrainConfig(images=60, steps=6, perception_steps=3, sequences=4, distinct_images=12, checkpoint_every=2)
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory) -> PretrainConfig:
+    """A training of 6 steps, two of each part, on few pictures."""
+    steps = PretrainConfig(tower_steps=2, perception_steps=2, steps=6, checkpoint_every=2)
+    return replace(
+        steps,
+        emoji=str(emoji_package.write(tmp_path_factory.mktemp("emoji"))),
+        images=60,
+        drawings=60,
+        sequences=4,
+        distinct_images=12,
+    )
 
 
 def dataset(task: str, **changes: object) -> DatasetConfig:
@@ -91,37 +113,60 @@ def test_easy_vqas_test_split_is_learned_in_context():
     assert measured(tasks, shots=4, **easy) > measured(tasks, shots=0, **easy) + 0.4
 
 
-def test_training_sequences_are_what_the_processor_makes_of_a_prompt():
+@pytest.fixture(scope="module")
+def processor() -> Idefics2Processor:
+    return build_processor(vocabulary())
+
+
+def test_training_sequences_are_what_the_processor_makes_of_a_prompt(recipe, processor):
     """What pretraining builds from arrays equals the real processor's reading of the rendered prompt."""
-    processor = build_processor(vocabulary())
-    curriculum = Curriculum(processor, replace(RECIPE, noisy_sequences=0.0, explicit=0.0), seed=0)
+    curriculum = Curriculum(processor, replace(recipe, noisy_sequences=0.0, explicit=0.0), seed=0)
     batch = curriculum._context("shapes", np.random.default_rng(0))
     decoded = processor.tokenizer.decode(batch.input_ids[0], skip_special_tokens=False)
     examples = [line for line in decoded.split("\n") if line]
     words = [line.rpartition("what?")[2] for line in examples]
     text = "".join(f"<image>what? {word}\n" for word in words)
-    _, images = drawn("train", RECIPE.images)
-    again = processor(text=[text], images=[[Image.fromarray(i) for i in images[: len(words)]]], return_tensors="pt")
+    shown = [Image.fromarray(image) for image in drawn("train", recipe.images)[1][: len(words)]]
+    again = processor(text=[text], images=[shown], return_tensors="pt")
     assert torch.equal(again["input_ids"][0], batch.input_ids[0])
-    assert torch.equal(again["pixel_values"][0], curriculum.galleries["shapes"].pixels[: len(words)])
+    ours = pixels(curriculum.galleries["shapes"].pictures[: len(words)], processor)
+    torch.testing.assert_close(again["pixel_values"][0], ours, rtol=0, atol=1e-5)
+
+
+def test_a_picture_alone_is_asked_for_what_its_family_has(recipe, processor):
+    """Each row has the values of its own family's attributes, and none of another's."""
+    known = (Curriculum(processor, recipe, seed=0).batch(0).values >= 0).numpy()
+    families = np.array([family for family, *_ in attributes()])
+    for row in known:
+        (own,) = set(families[row])
+        assert (row == (families == own)).all()
+    counts = np.array([values for *_, values in attributes()])
+    assert (Curriculum(processor, recipe, seed=0).batch(1).values.numpy() < counts).all()
+
+
+def test_emoji_are_of_four_kinds_and_without_them_the_package_is_named(recipe, tmp_path):
+    found = {kind: [path.name for path in paths] for kind, paths in emoji(recipe.emoji).items()}
+    assert found == {"animals": ["0.png"], "food": ["2.png", "3.png"], "symbols": ["4.png"], "town": ["5.png"]}
+    pictures, kinds = drawings(recipe.emoji, 8, np.random.default_rng(0))
+    assert pictures.shape == (8, IMAGE_SIZE, IMAGE_SIZE, 3) and kinds.tolist() == [0, 1, 2, 3] * 2
+    with pytest.raises(StvError, match="unpack the npm package emoji-datasource-google there"):
+        drawings(str(tmp_path), 8, np.random.default_rng(0))
 
 
 @pytest.mark.slow
-def test_batches_depend_on_seed_and_index_alone():
-    processor = build_processor(vocabulary())
-    a, b = (Curriculum(processor, RECIPE, seed=3) for _ in range(2))
+def test_batches_depend_on_seed_and_index_alone(recipe, processor):
+    a, b = (Curriculum(processor, recipe, seed=3) for _ in range(2))
     b.batch(4)
-    for index in (0, 5):
+    for index in (0, 2, 5):
         assert all(torch.equal(x, y) for x, y in zip(a.batch(index), b.batch(index), strict=True))
-    assert not torch.equal(a.batch(5).input_ids, Curriculum(processor, RECIPE, seed=4).batch(5).input_ids)
+    assert not torch.equal(a.batch(5).input_ids, Curriculum(processor, recipe, seed=4).batch(5).input_ids)
 
 
-def test_noisy_answers_keep_their_true_target():
-    processor = build_processor(vocabulary())
-    curriculum = Curriculum(processor, replace(RECIPE, noisy_sequences=1.0, max_noise=1.0), seed=0)
+def test_noisy_answers_keep_their_true_target(recipe, processor):
+    curriculum = Curriculum(processor, replace(recipe, noisy_sequences=1.0, max_noise=1.0), seed=0)
     newline = processor.tokenizer.eos_token_id
     wrong = total = 0
-    for index in range(3, 20):
+    for index in range(4, 21):
         batch = curriculum.batch(index)
         asked = (batch.targets >= 0) & (batch.targets != newline)
         shown = batch.input_ids[:, 1:][asked[:, :-1]]
@@ -131,9 +176,9 @@ def test_noisy_answers_keep_their_true_target():
 
 
 @pytest.mark.slow
-def test_a_killed_training_resumes_where_it_was(tmp_path, monkeypatch):
+def test_a_killed_training_resumes_where_it_was(recipe, tmp_path, monkeypatch):
     """Killed in the 5th of 6 steps and started again, it ends with the weights of an uninterrupted training."""
-    whole, parts = (Config(job="pretrain", pretrain=replace(RECIPE, folder=str(tmp_path / n))) for n in ("a", "b"))
+    whole, parts = (Config(job="pretrain", pretrain=replace(recipe, folder=str(tmp_path / n))) for n in ("a", "b"))
     pretrain(whole)
     made = Curriculum.batch
     with monkeypatch.context() as patch:
@@ -148,11 +193,13 @@ def test_a_killed_training_resumes_where_it_was(tmp_path, monkeypatch):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_the_learning_rate_warms_up_twice_and_ends_low():
+def test_the_learning_rate_warms_up_in_each_part_and_ends_low():
     recipe = PretrainConfig()
-    assert learning_rate(0, recipe) < recipe.perception_lr / 50
-    assert learning_rate(recipe.perception_steps - 1, recipe) == recipe.perception_lr
-    assert learning_rate(recipe.perception_steps, recipe) < recipe.lr / 50
+    starts = [(0, recipe.tower_lr), (recipe.tower_steps, recipe.perception_lr)]
+    starts += [(recipe.tower_steps + recipe.perception_steps, recipe.lr)]
+    assert all(learning_rate(step, recipe) < rate / 50 for step, rate in starts)
+    assert learning_rate(starts[2][0] - 1, recipe) == recipe.perception_lr
+    assert learning_rate(starts[1][0] - 1, recipe) == pytest.approx(0.02 * recipe.tower_lr)
     assert learning_rate(recipe.steps - 1, recipe) == pytest.approx(0.02 * recipe.lr)
 
 

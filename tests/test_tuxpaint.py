@@ -10,9 +10,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from stv_exp.config import Config, DatasetConfig
+from stv_exp.config import Config, DatasetConfig, ModelConfig
 from stv_exp.data import tuxpaint
-from stv_exp.data.languages import GENERIC_QUESTION
+from stv_exp.data.languages import GENERIC_QUESTION, KINDS, kind_tasks
 from stv_exp.errors import StvError
 from stv_exp.models.loading import load_backbone
 from stv_exp.pipeline import run
@@ -74,13 +74,14 @@ def test_categories_are_the_top_folders_and_closed(dataset):
     assert all(e.answers == (e.id.split("/")[0],) for e in task.support)
 
 
-def test_category_words_are_balanced_over_the_largest_categories(dataset):
-    task = tuxpaint.load(replace(dataset, task="category-words"))
-    assert task.labels == tuple(sorted(tuxpaint.WORDS))
-    for examples, each in ((task.support, 3), (task.evaluation, 2)):
-        assert Counter(e.answers[0] for e in examples) == dict.fromkeys(tuxpaint.WORDS, each)
-    words = {(e.id.split("/")[0], e.answers[0]) for e in (*task.support, *task.evaluation)}
-    assert len(words) == 4 and "space" not in {category for category, _ in words}
+def test_kinds_are_balanced_and_named_in_the_words_of_their_task(dataset):
+    for name, language in kind_tasks().items():
+        task = tuxpaint.load(replace(dataset, task=name))
+        assert task.labels == tuple(sorted(language.words))
+        for examples, each in ((task.support, 3), (task.evaluation, 2)):
+            assert Counter(e.answers[0] for e in examples) == dict.fromkeys(language.words, each)
+        words = {(e.id.split("/")[0], e.answers[0]) for e in (*task.support, *task.evaluation)}
+        assert words == set(zip(KINDS, language.words, strict=True))
 
 
 def test_the_question_is_shown_to_who_asks_for_it(dataset):
@@ -112,7 +113,7 @@ def test_a_folder_without_stamps_names_the_package(dataset, tmp_path, monkeypatc
     [
         ({"task": "colour"}, "dataset.task='colour' is unknown; choose one of name, name-french, category"),
         ({"support": 30}, "dataset.task=category has 36 stamps, fewer than dataset.support=30"),
-        ({"task": "category-words", "support": 24}, "category-words has 28 stamps"),
+        ({"task": "kind-1", "support": 24}, "kind-1 has 28 stamps"),
     ],
 )
 def test_what_is_not_there_is_refused(dataset, changes, sentence):
@@ -120,23 +121,21 @@ def test_what_is_not_there_is_refused(dataset, changes, sentence):
         tuxpaint.load(replace(dataset, **changes))
 
 
-def test_too_few_categories_for_the_words_are_refused(dataset, tmp_path):
+def test_a_kind_without_stamps_is_refused(dataset, tmp_path):
     (tmp_path / "animals").rename(tmp_path / "food" / "animals")
-    (tmp_path / "space").rename(tmp_path / "food" / "space")
-    with pytest.raises(StvError, match="category-words needs 4 categories, not 3"):
-        tuxpaint.load(replace(dataset, task="category-words"))
+    with pytest.raises(StvError, match=r"dataset\.task=kind-1 needs stamps in the folder animals; add some"):
+        tuxpaint.load(replace(dataset, task="kind-1"))
 
 
-def test_category_words_are_single_tokens_of_the_testbed():
-    from stv_exp.config import ModelConfig
-
+def test_the_words_of_kinds_are_single_tokens_of_the_testbed():
     tokenizer = load_backbone(ModelConfig(name="testbed")).processor.tokenizer
-    assert all(len(tokenizer(f" {word}", add_special_tokens=False).input_ids) == 1 for word in tuxpaint.WORDS)
+    known = tokenizer.get_vocab()
+    assert all(word in known for task in kind_tasks().values() for word in (*task.words, task.explicit_question))
 
 
-def test_every_stage_runs_on_category_words(config: Config, dataset):
-    words = replace(dataset, task="category-words", support=20, eval=8, max_new_tokens=1)
-    assert run(replace(config, dataset=words), [])["n"] == 8
+def test_every_stage_runs_on_kinds(config: Config, dataset):
+    kinds = replace(dataset, task="kind-1", support=20, eval=8, max_new_tokens=1)
+    assert run(replace(config, dataset=kinds), [])["n"] == 8
 
 
 @installed

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-IMAGE_SIZE = 32
+IMAGE_SIZE = 64
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "colour": ("red", "green", "blue", "yellow"),
     "shape": ("circle", "square", "triangle", "cross"),
@@ -27,8 +27,8 @@ _PALETTES = {
     "plain": [(220, 40, 40), (40, 190, 60), (50, 80, 230), (235, 215, 50)],
     "shifted": [(150, 20, 50), (130, 220, 130), (90, 150, 250), (190, 160, 20)],
 }
-_RADIUS = np.array([5.0, 7.2, 9.8])
-_CENTRE = np.array([[10, 10], [22, 10], [10, 22], [22, 22]])
+_RADIUS = np.array([10.0, 14.4, 19.6])
+_CENTRE = np.array([[20, 20], [44, 20], [20, 44], [44, 44]])
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Attributes:
 
 
 def draw(attributes: Attributes, rng: np.random.Generator, family: str = "plain") -> NDArray[np.uint8]:
-    """Render images `[N, 32, 32, 3]`; `family="shifted"` has unseen shades, gradients and pixel noise."""
+    """Render images `[N, 64, 64, 3]`; `family="shifted"` has unseen shades, gradients and pixel noise."""
     n = len(attributes.values)
     dx, dy, radius = _offsets(attributes, rng)
     inside = _edge(_distance(attributes.of("shape"), dx, dy, radius))[..., None]
@@ -60,10 +60,10 @@ def draw(attributes: Attributes, rng: np.random.Generator, family: str = "plain"
 
 
 def _offsets(attributes: Attributes, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-    """Distance of each pixel from the jittered centre, `[N, 32, 32]` twice, and the radius `[N, 1, 1]`."""
+    """Distance of each pixel from the jittered centre, `[N, 64, 64]` twice, and the radius `[N, 1, 1]`."""
     n = len(attributes.values)
-    centre = _CENTRE[attributes.of("position")] + rng.uniform(-1.5, 1.5, (n, 2))
-    radius = _RADIUS[attributes.of("size")] + rng.uniform(-0.5, 0.5, n)
+    centre = _CENTRE[attributes.of("position")] + rng.uniform(-3, 3, (n, 2))
+    radius = _RADIUS[attributes.of("size")] + rng.uniform(-1, 1, n)
     grid = np.arange(IMAGE_SIZE) + 0.5
     dx = grid[None, None, :] - centre[:, 0, None, None] + np.zeros((1, IMAGE_SIZE, 1))
     dy = grid[None, :, None] - centre[:, 1, None, None] + np.zeros((1, 1, IMAGE_SIZE))
@@ -71,7 +71,7 @@ def _offsets(attributes: Attributes, rng: np.random.Generator) -> tuple[Array, A
 
 
 def _distance(shape: Array, dx: Array, dy: Array, r: Array) -> Array:
-    """Signed distance to each image's outline in pixels (negative inside), `[N, 32, 32]`."""
+    """Signed distance to each image's outline in pixels (negative inside), `[N, 64, 64]`."""
     ax, ay = np.abs(dx), np.abs(dy)
     circle = np.hypot(dx, dy) - r
     square = np.maximum(ax, ay) - 0.88 * r
@@ -86,8 +86,8 @@ def _edge(distance: Array) -> Array:
 
 
 def _texture(texture: Array) -> Array:
-    """Brightness factor `[N, 32, 32]` of each image's pattern, 4 pixels a period on the picture's own grid."""
-    on = np.arange(IMAGE_SIZE) // 2 % 2
+    """Brightness factor `[N, 64, 64]` of each image's pattern, 8 pixels a period on the picture's own grid."""
+    on = np.arange(IMAGE_SIZE) // 4 % 2
     column, row = on[None, :], on[:, None]
     solid = np.ones((IMAGE_SIZE, IMAGE_SIZE))
     striped = np.where(row + 0 * column, 0.35, 1.0)

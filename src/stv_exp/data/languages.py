@@ -3,7 +3,9 @@
 An *unambiguous* task has words of its own, so one demonstration gives it away. The *ambiguous* tasks take
 their four words from the same ten: each is a block of the Steiner system S(3, 4, 10), so one word belongs to
 about eight tasks, two words to about three, and only three different words tell which task it is. A perfect
-learner gets about .20 with no demonstration, .55 with one and .91 with two.
+learner gets about .20 with no demonstration, .55 with one and .91 with two. The *many* tasks, fifty an attribute,
+take any four of the ten in any order, so that a word belongs to eighty of them: .14, .33, .62, .85 and .92 with
+none to four demonstrations.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from stv_exp.data.drawing import ATTRIBUTES
 GENERIC_QUESTION = "what?"
 LANGUAGES_PER_ATTRIBUTE = 8
 AMBIGUOUS_TASKS = 20
+MANY_PER_ATTRIBUTE = 50
 AMBIGUOUS_ATTRIBUTES = ("colour", "shape", "texture", "position")
 SHARED_WORDS = ("mo", "ri", "ta", "ve", "lu", "ke", "po", "ni", "fa", "du")
 # S(3, 4, 10): these three blocks and their shifts modulo 10 hold every triple of points exactly once.
 _BASE_BLOCKS = ((1, 2, 4, 5), (1, 2, 3, 7), (1, 3, 5, 8))
 EASY_VQA_COLOURS = ("red", "green", "blue", "yellow", "gray", "teal", "black", "brown")
 EASY_VQA_SHAPES = ("circle", "rectangle", "triangle")
+KINDS = ("animals", "food", "symbols", "town")  # of real drawings; named as Tux Paint names their folders
 
 
 @dataclass(frozen=True)
@@ -34,16 +38,20 @@ class LabelTask:
     attribute: str
     words: tuple[str, ...]
     ambiguous: bool = False
+    many: bool = False
 
     @property
     def explicit_question(self) -> str:
-        """The question that names the task; the generic question leaves it to the demonstrations."""
-        return f"{self.name}?"
+        """The question that names the task; the generic question leaves it to the demonstrations.
+
+        That of the *many* names the attribute alone: which of its fifty languages is left to the demonstrations.
+        """
+        return f"{self.attribute if self.many else self.name}?"
 
 
 def shape_tasks() -> dict[str, LabelTask]:
-    """The 60 tasks over drawn images by name: 40 unambiguous, 20 ambiguous."""
-    return {task.name: task for task in (*_unambiguous_tasks(), *_ambiguous_tasks())}
+    """The 260 tasks over drawn images by name: 40 unambiguous, 20 ambiguous, 200 many."""
+    return {task.name: task for task in (*_unambiguous_tasks(), *_ambiguous_tasks(), *_many_tasks())}
 
 
 def easy_vqa_tasks() -> dict[str, LabelTask]:
@@ -56,6 +64,13 @@ def easy_vqa_tasks() -> dict[str, LabelTask]:
         LabelTask("easy-shape-1", "shape", _take(words, len(EASY_VQA_SHAPES))),
     )
     return {task.name: task for task in tasks}
+
+
+def kind_tasks() -> dict[str, LabelTask]:
+    """The four tasks over real drawings by name: what kind of thing it is, in English or in a language of its own."""
+    words = itertools.islice(_invented_words(), 600, None)  # the first ones are other tasks'
+    languages = (KINDS, *(_take(words, len(KINDS)) for _ in range(3)))
+    return {f"kind-{i}": LabelTask(f"kind-{i}", "kind", own) for i, own in enumerate(languages)}
 
 
 def _unambiguous_tasks() -> list[LabelTask]:
@@ -77,6 +92,16 @@ def _ambiguous_tasks() -> list[LabelTask]:
         words = [SHARED_WORDS[w] for w in random.Random(f"6/{i}").sample(block, len(block))]
         tasks.append(LabelTask(f"{attribute}-shared-{i // len(AMBIGUOUS_ATTRIBUTES)}", attribute, tuple(words), True))
     return tasks
+
+
+def _many_tasks() -> Iterator[LabelTask]:
+    """No two of an attribute are the same, and none is an ambiguous task."""
+    for attribute in AMBIGUOUS_ATTRIBUTES:
+        orders = list(itertools.permutations(SHARED_WORDS, 4))
+        taken = {task.words for task in _ambiguous_tasks() if task.attribute == attribute}
+        free = [order for order in random.Random(attribute).sample(orders, len(orders)) if order not in taken]
+        for i, words in enumerate(free[:MANY_PER_ATTRIBUTE]):
+            yield LabelTask(f"{attribute}-many-{i}", attribute, words, many=True)
 
 
 def _invented_words() -> Iterator[str]:

@@ -43,7 +43,7 @@ def choose(tasks: dict[str, LabelTask], name: str) -> LabelTask:
 
 @lru_cache(maxsize=8)  # the jobs of a sweep share their pictures
 def drawn(split: str, n: int, family: str = "plain") -> tuple[Attributes, Array]:
-    """Attributes and images `[N, 32, 32, 3]` of a split; a split's first images do not depend on `n`."""
+    """Attributes and images `[N, 64, 64, 3]` of a split; a split's first images do not depend on `n`."""
     values = [np.zeros((0, len(ATTRIBUTES)), dtype=np.int64)]
     images = [np.zeros((0, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)]
     for start in range(0, n, 500):

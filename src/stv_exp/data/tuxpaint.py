@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import random
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -21,7 +21,7 @@ from stv_exp.data.entry import broken
 from stv_exp.data.files import expanded, read_lines
 from stv_exp.data.images import picture, readable
 from stv_exp.data.installed import INSTALLED
-from stv_exp.data.languages import GENERIC_QUESTION, shape_tasks
+from stv_exp.data.languages import GENERIC_QUESTION, KINDS, LabelTask, kind_tasks
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 
@@ -29,9 +29,8 @@ QUESTIONS = {
     "name": "What is this?",
     "name-french": "What is this in French?",
     "category": "What kind of thing is this?",
-    "category-words": "What kind of thing is this?",
+    **{task.name: task.explicit_question for task in kind_tasks().values()},
 }
-WORDS = shape_tasks()["shape-shared-0"].words  # one token each in the testbed's vocabulary
 MOST_WORDS = 4  # longer descriptions are sentences, not names
 _ARTICLE = re.compile(r"^(?:an?|the|some|une?|des|les?|la|du|de la)\s+|^l['’]", re.IGNORECASE)
 
@@ -118,14 +117,13 @@ def _categories(found: Sequence[Stamp]) -> Answered:
     return [(stamp, (stamp.category,)) for stamp in _shuffled(found)], tuple(sorted({s.category for s in found}))
 
 
-def _category_words(found: Sequence[Stamp]) -> Answered:
-    """The most frequent categories in turn, equally often, each with a label word of the testbed for its answer."""
-    sizes = Counter(stamp.category for stamp in found).most_common(len(WORDS))
-    if len(sizes) < len(WORDS):
-        raise StvError(f"dataset.task=category-words needs {len(WORDS)} categories, not {len(sizes)}; add some.")
-    groups = [_shuffled([stamp for stamp in found if stamp.category == category]) for category, _ in sizes]
+def _kinds(task: LabelTask, found: Sequence[Stamp]) -> Answered:
+    """The four kinds of things that the testbed knows from emoji, in turn and equally often, in its words for them."""
+    groups = [_shuffled([stamp for stamp in found if stamp.category == kind]) for kind in KINDS]
+    if missing := [kind for kind, group in zip(KINDS, groups, strict=True) if not group]:
+        raise StvError(f"dataset.task={task.name} needs stamps in the folder {missing[0]}; add some.")
     turns = chain.from_iterable(zip(*groups, strict=False))  # ends with the smallest
-    return [(stamp, (WORDS[i % len(WORDS)],)) for i, stamp in enumerate(turns)], tuple(sorted(WORDS))
+    return [(stamp, (task.words[i % len(KINDS)],)) for i, stamp in enumerate(turns)], tuple(sorted(task.words))
 
 
 def _shuffled(found: Sequence[Stamp]) -> list[Stamp]:
@@ -136,5 +134,5 @@ _TASKS: dict[str, Callable[[Sequence[Stamp]], Answered]] = {
     "name": _names,
     "name-french": _french_names,
     "category": _categories,
-    "category-words": _category_words,
+    **{name: partial(_kinds, task) for name, task in kind_tasks().items()},
 }

@@ -1,38 +1,36 @@
-"""Pretraining batches: first what a picture shows, then sequences of demonstrations that share a task.
+"""Pretraining batches: pictures alone, then what they show in words, then demonstrations that share a task.
 
 Batch i depends on the seed and i alone, so that a resumed training sees what an uninterrupted one sees.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Idefics2Processor
 
-from stv_exp.data.drawing import ATTRIBUTES, Array
-from stv_exp.data.easy_vqa import pictures, value_index
-from stv_exp.data.images import open_image
-from stv_exp.data.languages import GENERIC_QUESTION, LabelTask, easy_vqa_tasks, shape_tasks
-from stv_exp.data.shapes import drawn
+from stv_exp.data.drawing import Array
+from stv_exp.data.languages import GENERIC_QUESTION, LabelTask
 from stv_exp.pretrain_config import PretrainConfig
+from stv_exp.testbed.galleries import attributes, galleries, pixels, tasks
 from stv_exp.testbed.model import IMAGE_TOKENS
 
+_SEEN = {"shapes": 40, "easy": 36, "kinds": 20}  # pictures a step, for the vision tower alone
+_SHARES = {"shapes": 0.75, "easy": 0.15, "kinds": 0.1}  # of the batches after it
 
-@dataclass(frozen=True)
-class Gallery:
-    """Training pictures as the processor gives them `[N, 3, 32, 32]` and their value index by attribute `[N]`."""
+
+class Sight(NamedTuple):
+    """Pictures `[B, 3, 64, 64]` and the index of each attribute's value `[B, A]`, -100 where a family has none."""
 
     pixels: Tensor
-    values: dict[str, NDArray[np.int64]]
+    values: Tensor
 
 
 class Batch(NamedTuple):
-    """Token ids `[B, T]`, distinct pictures `[U, 3, 32, 32]`, which one stands where `[B, S]`, and what to predict.
+    """Token ids `[B, T]`, distinct pictures `[U, 3, 64, 64]`, which one stands where `[B, S]`, and what to predict.
 
     `targets` is `[B, T]`, -100 where nothing is; answers that label noise replaced still have the true target.
     """
@@ -45,37 +43,23 @@ class Batch(NamedTuple):
 
 def vocabulary() -> list[str]:
     """Every word of every question and answer, in a fixed order."""
-    tasks = all_tasks()
-    questions = [GENERIC_QUESTION, *(task.explicit_question for task in tasks)]
-    return questions + sorted({word for task in tasks for word in task.words})
+    questions = dict.fromkeys([GENERIC_QUESTION, *(task.explicit_question for task in all_tasks())])
+    return [*questions, *sorted({word for task in all_tasks() for word in task.words})]
 
 
 def all_tasks() -> list[LabelTask]:
-    return [*shape_tasks().values(), *easy_vqa_tasks().values()]
-
-
-def galleries(processor: Idefics2Processor, n: int) -> dict[str, Gallery]:
-    """Training pictures by family: `n` drawn ones, and easy-VQA's train split."""
-    attributes, images = drawn("train", n)
-    shapes = Gallery(_processed(processor, list(images)), {a: attributes.of(a) for a in ATTRIBUTES})
-    easy = pictures("train")
-    values = {a: np.array([value_index(a, known[a]) for _, _, known in easy]) for a in ("colour", "shape")}
-    return {"shapes": shapes, "easy": Gallery(_processed(processor, [open_image(p) for _, p, _ in easy]), values)}
-
-
-def _processed(processor: Idefics2Processor, images: list[object]) -> Tensor:
-    chunks = [images[i : i + 1000] for i in range(0, len(images), 1000)]
-    return torch.cat([processor.image_processor([c], return_tensors="pt")["pixel_values"][0] for c in chunks])
+    return [task for own in tasks().values() for task in own]
 
 
 class Curriculum:
-    """Makes batch i: perception for the first `perception_steps`, then in-context sequences."""
+    """Makes batch i: `tower_steps` of pictures, `perception_steps` of questions, then in-context sequences."""
 
     def __init__(self, processor: Idefics2Processor, config: PretrainConfig, seed: int) -> None:
         self.config = config
         self.seed = seed
-        self.galleries = galleries(processor, config.images)
-        self.tasks = {"shapes": list(shape_tasks().values()), "easy": list(easy_vqa_tasks().values())}
+        self.processor = processor
+        self.galleries = galleries(config, seed)
+        self.tasks = tasks()
         convert = processor.tokenizer.convert_tokens_to_ids
         fake = processor.fake_image_token
         self.picture_ids = convert([fake, *[processor.image_token] * IMAGE_TOKENS, fake])
@@ -84,28 +68,45 @@ class Curriculum:
         self.questions = {t.name: convert(t.explicit_question) for t in all_tasks()}
         self.words = {t.name: np.array(convert(list(t.words))) for t in all_tasks()}
 
-    def batch(self, index: int) -> Batch:
+    def batch(self, index: int) -> Sight | Batch:
         """Batch `index` of the training."""
         rng = np.random.default_rng((self.seed, index))
-        easy = rng.random() < len(self.tasks["easy"]) / len(all_tasks())
-        family = "easy" if easy else "shapes"
-        return self._perception(family, rng) if index < self.config.perception_steps else self._context(family, rng)
+        if index < self.config.tower_steps:
+            return self._sight(rng)
+        family = rng.choice(list(_SHARES), p=list(_SHARES.values()))
+        perceives = index < self.config.tower_steps + self.config.perception_steps
+        return self._perception(family, rng) if perceives else self._context(family, rng)
+
+    def _sight(self, rng: np.random.Generator) -> Sight:
+        """Pictures of all families; what a family does not have is not to be told."""
+        chosen = {family: rng.integers(len(self.galleries[family].pictures), size=n) for family, n in _SEEN.items()}
+        shown = np.concatenate([self.galleries[family].pictures[rows] for family, rows in chosen.items()])
+        columns = [
+            np.concatenate(
+                [
+                    self.galleries[f].values[attribute][rows] if f == family else np.full(len(rows), -100)
+                    for f, rows in chosen.items()
+                ]
+            )
+            for family, attribute, _ in attributes()
+        ]
+        return Sight(pixels(shown, self.processor), _long(np.stack(columns, 1)))
 
     def _perception(self, family: str, rng: np.random.Generator) -> Batch:
         """One picture, then an explicit question about each of its attributes in a language drawn at random."""
         gallery = self.galleries[family]
         n = 2 * self.config.sequences
-        chosen = rng.integers(len(gallery.pixels), size=n)
+        chosen = rng.integers(len(gallery.pictures), size=n)
         ids = np.tile(self.picture_ids, (n, 1))
         targets = np.full_like(ids, -100)
         for attribute in rng.permutation(list(gallery.values)):
-            tasks = [t for t in self.tasks[family] if t.attribute == attribute]
+            tasks = [t for t in self.tasks[family] if t.attribute == attribute and not t.many]
             asked = [tasks[i] for i in rng.integers(len(tasks), size=n)]
             question = np.array([self.questions[t.name] for t in asked])
             values = gallery.values[attribute][chosen]
             answer = np.array([self.words[t.name][v] for t, v in zip(asked, values, strict=True)])
             ids, targets = self._ask(ids, targets, question, answer, answer)
-        return Batch(_long(ids), gallery.pixels[chosen], torch.arange(n)[:, None], _long(targets))
+        return Batch(_long(ids), self._pixels(family, chosen), torch.arange(n)[:, None], _long(targets))
 
     def _context(self, family: str, rng: np.random.Generator) -> Batch:
         """Sequences of examples of one task each, mostly with the generic question; some show wrong labels.
@@ -114,10 +115,10 @@ class Curriculum:
         """
         config, gallery = self.config, self.galleries[family]
         b, s = config.sequences, config.examples
-        chosen = rng.integers(len(gallery.pixels), size=config.distinct_images)
+        chosen = rng.integers(len(gallery.pictures), size=config.distinct_images)
         shown = np.stack([rng.choice(config.distinct_images, s, replace=False) for _ in range(b)])
-        tasks = [self.tasks[family][i] for i in rng.integers(len(self.tasks[family]), size=b)]
-        explicit = rng.random(b) < config.explicit
+        tasks = self._draw_tasks(family, rng)
+        explicit = rng.random(b) < np.where([t.many for t in tasks], config.explicit_many, config.explicit)
         question = np.where(explicit, [self.questions[t.name] for t in tasks], self.generic)
         noise = np.where(rng.random(b) < config.noisy_sequences, rng.uniform(0, config.max_noise, b), 0)
         values = np.stack([gallery.values[t.attribute][chosen[row]] for t, row in zip(tasks, shown, strict=True)])
@@ -129,7 +130,17 @@ class Curriculum:
             ids = np.concatenate([ids, np.tile(self.picture_ids, (b, 1))], 1)
             targets = np.concatenate([targets, np.full((b, len(self.picture_ids)), -100)], 1)
             ids, targets = self._ask(ids, targets, question, np.where(wrong[:, i], other, true), true)
-        return Batch(_long(ids), gallery.pixels[chosen], _long(shown), _long(targets))
+        return Batch(_long(ids), self._pixels(family, chosen), _long(shown), _long(targets))
+
+    def _draw_tasks(self, family: str, rng: np.random.Generator) -> list[LabelTask]:
+        """A task a sequence; where a family has the *many*, their share of the sequences is `many_sequences`."""
+        own = [t for t in self.tasks[family] if not t.many]
+        many = [t for t in self.tasks[family] if t.many] or own
+        drawn = rng.random(self.config.sequences) < self.config.many_sequences
+        return [pool[rng.integers(len(pool))] for pool in (many if one else own for one in drawn)]
+
+    def _pixels(self, family: str, chosen: Array) -> Tensor:
+        return pixels(self.galleries[family].pictures[chosen], self.processor)
 
     def _ask(self, ids: Array, targets: Array, question: Array, answer: Array, true: Array) -> tuple[Array, Array]:
         """Append question, answer and newline to `ids`; the question's token predicts the true answer."""

@@ -61,12 +61,12 @@ def build_model(
         tie_word_embeddings=False,
         text_config=_text_config(len(tokenizer), tokenizer, layers, hidden),
         vision_config={
-            "hidden_size": 64,
-            "intermediate_size": 128,
+            "hidden_size": 96,
+            "intermediate_size": 192,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "image_size": IMAGE_SIZE,
-            "patch_size": 8,
+            "patch_size": 16,
         },
         perceiver_config={
             "hidden_size": hidden,

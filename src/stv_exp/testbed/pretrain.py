@@ -26,7 +26,8 @@ from stv_exp.pretrain_config import PretrainConfig
 from stv_exp.progress import Meter
 from stv_exp.stages.progress import StageProgress
 from stv_exp.stages.trainer import Interruption
-from stv_exp.testbed.curriculum import Batch, Curriculum, vocabulary
+from stv_exp.testbed.curriculum import Batch, Curriculum, Sight, vocabulary
+from stv_exp.testbed.galleries import attributes
 from stv_exp.testbed.model import build_model, build_processor, save
 
 log = logging.getLogger(__name__)
@@ -73,13 +74,31 @@ class Pretraining(LightningModule):
         self.model = model
         self.recipe = recipe
         self.newline = processor.tokenizer.eos_token_id
+        width = model.model.vision_model.post_layernorm.normalized_shape[0]
+        self.heads = torch.nn.ModuleList(torch.nn.Linear(width, values) for *_, values in attributes())
         self._make_curriculum = lambda: Curriculum(processor, recipe, seed)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Sight | Batch]:
         remaining = range(self.global_step, self.recipe.steps)
         return DataLoader(_Batches(self._make_curriculum(), remaining), batch_size=None)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Sight | Batch, batch_idx: int) -> Tensor:
+        return self._see(batch) if isinstance(batch, Sight) else self._speak(batch)
+
+    def _see(self, batch: Sight) -> Tensor:
+        """Each attribute of a picture by a linear head of its own on the vision tower's mean: the heads are not kept.
+
+        A tower that learns through the language model needs ten times as long for what is told apart by form.
+        """
+        seen = self.model.model.vision_model(batch.pixels).last_hidden_state.mean(1)
+        logits = [head(seen) for head in self.heads]
+        told = list(zip(logits, batch.values.T, strict=True))
+        loss = torch.stack([cross_entropy(guess, value, reduction="sum") for guess, value in told]).sum() / len(seen)
+        correct = sum(int((guess.argmax(-1) == value).sum()) for guess, value in told)
+        self.log_dict({"loss": loss, "accuracy": correct / int((batch.values >= 0).sum())}, batch_size=1)
+        return loss
+
+    def _speak(self, batch: Batch) -> Tensor:
         hidden = self._hidden(batch)
         answers, newlines = batch.targets >= 0, batch.targets == self.newline
         answers &= ~newlines
@@ -113,7 +132,7 @@ class Pretraining(LightningModule):
         ).last_hidden_state
 
 
-class _Batches(IterableDataset[Batch]):
+class _Batches(IterableDataset[Sight | Batch]):
     def __init__(self, curriculum: Curriculum, steps: range) -> None:
         self.curriculum = curriculum
         self.steps = steps
@@ -121,14 +140,21 @@ class _Batches(IterableDataset[Batch]):
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Sight | Batch]:
         return map(self.curriculum.batch, self.steps)
 
 
 def learning_rate(step: int, recipe: PretrainConfig, warmup: int = 100) -> float:
-    """Constant while perceiving, then a cosine to 2%; each part warms up."""
+    """A cosine to 2% for the tower, constant while perceiving, then again a cosine; each part warms up."""
+    if step < recipe.tower_steps:
+        return recipe.tower_lr * _cosine(step, recipe.tower_steps, warmup)
+    step -= recipe.tower_steps
     if step < recipe.perception_steps:
         return recipe.perception_lr * min(1.0, (step + 1) / warmup)
-    step -= recipe.perception_steps
-    progress = min(1.0, step / max(1, recipe.steps - recipe.perception_steps))
-    return recipe.lr * min(1.0, (step + 1) / warmup) * max(0.02, 0.5 * (1 + math.cos(math.pi * progress)))
+    spent = recipe.tower_steps + recipe.perception_steps
+    return recipe.lr * _cosine(step - recipe.perception_steps, recipe.steps - spent, warmup)
+
+
+def _cosine(step: int, steps: int, warmup: int) -> float:
+    progress = min(1.0, step / max(1, steps))
+    return min(1.0, (step + 1) / warmup) * max(0.02, 0.5 * (1 + math.cos(math.pi * progress)))
