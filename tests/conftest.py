@@ -12,11 +12,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from stv_exp.config import Config, DatasetConfig, MethodConfig, ModelConfig, PolicyConfig, ScanConfig, TrackerConfig
+from stv_exp.config import Config, DatasetConfig, MethodConfig, ModelConfig, PolicyConfig, ScanConfig
 from stv_exp.data.shapes import load
 from stv_exp.data.task import Task
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.loading import load_backbone
+from stv_exp.tracker_config import TrackerConfig
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from stv_exp.config import TemplateConfig
+from stv_exp.cli import configure
+from stv_exp.config import FitConfig, TemplateConfig, learned_from
 from stv_exp.data import easy_vqa, shapes
 from stv_exp.data.demonstrations import DemonstrationSampler
 from stv_exp.data.drawing import ATTRIBUTES, Attributes, draw
 from stv_exp.data.images import open_image
 from stv_exp.data.languages import SHARED_WORDS, easy_vqa_tasks, shape_tasks
+from stv_exp.data.loader import load_task
 from stv_exp.data.prompts import make_prompt
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 from stv_exp.identity import settings, signatures
+from stv_exp.pipeline import run
+from stv_exp.task_vector import TaskVector
 
 
-def test_a_third_of_the_tasks_is_ambiguous():
+def test_the_many_tasks_differ_and_are_none_of_the_ambiguous_ones():
     tasks = shape_tasks().values()
-    assert len(tasks) >= 12
-    assert sum(t.ambiguous for t in tasks) == len(tasks) / 3
+    assert Counter(t.group for t in tasks) == {"unambiguous": 40, "ambiguous": 20, "many": 200}
+    shared = [(t.attribute, t.words) for t in tasks if t.group != "unambiguous"]
+    assert len(set(shared)) == len(shared)
+    assert {t.explicit_question for t in tasks if t.group == "many"} == {"colour?", "shape?", "texture?", "position?"}
 
 
 def test_unambiguous_words_belong_to_one_task_and_three_shared_words_to_one_at_most():
     tasks = shape_tasks().values()
-    own = [word for t in tasks if not t.ambiguous for word in t.words]
+    own = [word for t in tasks if t.group == "unambiguous" for word in t.words]
     assert len(own) == len(set(own)) and not set(own) & set(SHARED_WORDS)
-    ambiguous = [set(t.words) for t in tasks if t.ambiguous]
+    ambiguous = [set(t.words) for t in tasks if t.group == "ambiguous"]
     for i, a in enumerate(ambiguous):
         assert all(len(a & b) <= 2 for b in ambiguous[i + 1 :])
     for word in SHARED_WORDS:
@@ -164,18 +173,45 @@ def test_splits_that_touch_are_refused():
         Task("t", one, one)
 
 
-def test_pictures_of_another_family_may_be_for_the_evaluation_alone(config):
-    plain = config.dataset
-    shifted = replace(plain, eval_family="shifted")
-    a, b = shapes.load(plain), shapes.load(shifted)
+def test_a_method_may_learn_from_other_data_than_it_is_asked_about(config):
+    """Support and validation are those of `fit`, the queries those of `dataset`; what it makes is shared."""
+    shifted = replace(config, dataset=replace(config.dataset, family="shifted", validation=3))
+    known = replace(config, dataset=replace(config.dataset, validation=3))
+    both = replace(shifted, fit=FitConfig(family="plain"))
     pixels = lambda examples: [example.images[0]().tobytes() for example in examples]  # noqa: E731
-    assert pixels(a.support) == pixels(b.support) and pixels(a.evaluation) != pixels(b.evaluation)
-    assert pixels(b.evaluation) == pixels(shapes.load(replace(plain, family="shifted")).evaluation)
-    with pytest.raises(StvError, match=r"dataset\.eval_family='x' is unknown; choose one of plain, shifted"):
-        shapes.load(replace(plain, eval_family="x"))
-    one, other = signatures(config), signatures(replace(config, dataset=shifted))
+    task, plain = load_task(both), load_task(known)
+    assert pixels(task.evaluation) == pixels(load_task(shifted).evaluation) != pixels(plain.evaluation)
+    assert pixels(task.support) == pixels(plain.support) and pixels(task.validation) == pixels(plain.validation)
+    with pytest.raises(StvError, match=r"dataset\.family='x' is unknown; choose one of plain, shifted"):
+        load_task(replace(config, fit=FitConfig(family="x")))
+    one, other = signatures(both), signatures(known)
     assert one.policy == other.policy and one.run != other.run, "they share what is made"
-    assert "eval_family" not in settings(config)["dataset"], "what is not asked for is no part of an identity"
+    assert settings(both)["fit"] == {"family": "plain"} and "fit" not in settings(config)
+
+
+def test_what_prompts_with_nothing_learns_from_nothing(config):
+    """Its runs are the same, wherever others learn; with demonstrations they are not."""
+    elsewhere = FitConfig(task="colour-1")
+    alone = replace(config, method=configure("method=zero_shot").method)
+    assert signatures(alone) == signatures(replace(alone, fit=elsewhere))
+    assert settings(alone) == settings(replace(alone, fit=elsewhere))
+    assert signatures(config).run != signatures(replace(config, fit=elsewhere)).run
+
+
+def test_a_vector_is_asked_in_another_template_than_it_was_found_in(config, tmp_path):
+    """The stages up to the vector are shared with the run that is asked in its own, and the answers differ."""
+    own = replace(config, outputs=str(tmp_path))
+    other = replace(
+        own, fit=FitConfig(template=TemplateConfig("", "<image>so {question} {answer}\n", "<image>so {question}", ""))
+    )
+    there = replace(own, dataset=replace(own.dataset, template=learned_from(other).template))
+    vectors = []
+    for job in (other, there):
+        run(job, [])
+        (path,) = (Path(job.outputs) / "runs" / signatures(job).run).glob("*.safetensors")
+        vectors.append(TaskVector.load(path))
+    assert torch.equal(vectors[0].vectors, vectors[1].vectors)
+    assert signatures(other).policy == signatures(there).policy != signatures(own).policy
 
 
 @pytest.mark.parametrize(("loader", "task"), [(shapes.load, "colour-9"), (easy_vqa.load, "easy-size-0")])

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from stv_exp.config import TrackerConfig
 from stv_exp.disk.files import damaged
 from stv_exp.errors import StvError
 from stv_exp.publish.publication import check_board
+from stv_exp.tracker_config import TrackerConfig
 from stv_exp.tracking import pictures
 from stv_exp.tracking.exhibit import Exhibit
 from stv_exp.tracking.sent import is_sent

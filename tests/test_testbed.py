@@ -67,8 +67,8 @@ def measured(tasks: list[str], shots: int, **changes: object) -> float:
     return fmean(found)
 
 
-def names(ambiguous: bool) -> list[str]:
-    return [t.name for t in shape_tasks().values() if t.ambiguous == ambiguous]
+def names(group: str) -> list[str]:
+    return [t.name for t in shape_tasks().values() if t.group == group]
 
 
 def test_the_folder_loads_like_any_hugging_face_model():
@@ -85,24 +85,24 @@ def test_the_weights_are_safetensors_under_6_mb():
 
 
 def test_zero_shot_it_knows_at_most_10_percent():
-    assert measured([*names(True), *names(False)], shots=0) <= 0.10
+    assert measured([*names("ambiguous"), *names("unambiguous")], shots=0) <= 0.10
 
 
 def test_unambiguous_tasks_reach_75_percent_at_4_shots():
-    assert measured(names(False), shots=4) >= 0.75
+    assert measured(names("unambiguous"), shots=4) >= 0.75
 
 
 def test_ambiguous_tasks_need_many_shots():
-    one, eight = (measured(names(True), shots=s) for s in (1, 8))
+    one, eight = (measured(names("ambiguous"), shots=s) for s in (1, 8))
     assert one <= 0.60 and eight >= one + 0.15
 
 
 def test_the_explicit_question_needs_no_demonstrations():
-    assert measured(names(True)[:4], shots=0, explicit_question=True) > 0.75
+    assert measured(names("ambiguous")[:4], shots=0, explicit_question=True) > 0.75
 
 
 def test_wrong_labels_in_demonstrations_cost_accuracy():
-    task = names(True)[:4]
+    task = names("ambiguous")[:4]
     wrong, right = (measured(task, shots=4, eval=60, label_noise=noise) for noise in (0.5, 0.0))
     assert wrong < right - 0.1
 
@@ -120,7 +120,7 @@ def processor() -> Idefics2Processor:
 
 def test_training_sequences_are_what_the_processor_makes_of_a_prompt(recipe, processor):
     """What pretraining builds from arrays equals the real processor's reading of the rendered prompt."""
-    curriculum = Curriculum(processor, replace(recipe, noisy_sequences=0.0, explicit=0.0), seed=0)
+    curriculum = Curriculum(processor, replace(recipe, noisy_sequences=0.0, explicit=0.0, explicit_many=0.0), seed=0)
     batch = curriculum._context("shapes", np.random.default_rng(0))
     decoded = processor.tokenizer.decode(batch.input_ids[0], skip_special_tokens=False)
     examples = [line for line in decoded.split("\n") if line]

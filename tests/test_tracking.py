@@ -12,13 +12,14 @@ import pytest
 import yaml
 
 from stv_exp.cli import configure
-from stv_exp.config import TemplateConfig, TrackerConfig
+from stv_exp.config import TemplateConfig
 from stv_exp.data.loader import load_task
 from stv_exp.disk.files import damaged
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures
 from stv_exp.pipeline import run
 from stv_exp.stages.search import CandidateSearch
+from stv_exp.tracker_config import TrackerConfig
 from stv_exp.tracking.pictures import of_task
 from stv_exp.tracking.tracker import Tracker
 from tests import forked

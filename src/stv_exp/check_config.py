@@ -26,8 +26,9 @@ def checked(config: Config) -> Config:
     """
     for key, limit in LIMITS.items():
         ranges.check_limit(key, setting(config, key), limit)
-    for name, allowed in _FILLED_IN.items():
-        _check_template(name, getattr(config.dataset.template, name), allowed)
+    for section in ("dataset", "fit"):
+        for name, allowed in _FILLED_IN.items():
+            _check_template(f"{section}.template.{name}", setting(config, f"{section}.template.{name}"), allowed)
     _check_chat(config.model)
     if config.job == "run":
         Method.of(config).check()
@@ -76,7 +77,7 @@ def _check_template(name: str, text: str, allowed: set[str]) -> None:
         stray = {("", "", None)}
     if stray:
         raise StvError(
-            f"dataset.template.{name}={text!r} cannot be filled in; it may hold "
+            f"{name}={text!r} cannot be filled in; it may hold "
             f"{' and '.join(map(_braced, sorted(allowed)))}, and any other brace is written twice, {{{{ or }}}}."
         )
 

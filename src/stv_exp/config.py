@@ -5,20 +5,19 @@ Field names are the command line's: `policy.steps=100` sets `Config.policy.steps
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
 
 from omegaconf import MISSING
 
 from stv_exp.metrics import METRICS
 from stv_exp.pretrain_config import PretrainConfig
-from stv_exp.ranges import FOLDER, NAME, PATH, Above0, Count, Many, OneOf, Positive, Range, Share, Text, Texts
+from stv_exp.ranges import FOLDER, NAME, PATH, Above0, Count, Many, OneOf, Positive, Range, Share
+from stv_exp.tracker_config import TrackerConfig
 from stv_exp.train_config import TrainConfig
 
 CHOICES = OneOf("random", "balanced", "nearest_question", "nearest_image", "facility_location")
-PROJECT = Text(r"[^/\\#?%:\x00-\x1f\x7f]{1,128}", "a name without / \\ # ? % and :, at most 128 characters")
-ENTITY = Text(r"[\w.-]{0,128}", "the name of a user or a team")
-TAGS = Texts(r"[^\x00-\x1f\x7f]{1,64}", "a list of words, each of at most 64 characters")
 
 
 @dataclass(unsafe_hash=True)
@@ -92,7 +91,7 @@ class DatasetConfig:
 
     `root` is the folder with its files as they were downloaded (or a hub id, with `dataset=hub`). `skip_broken` leaves
     out examples whose picture is missing or corrupt and says how many. `partition` is DTD's split number.
-    `family` is how pictures are drawn, `eval_family` those of the eval split where they shall differ (empty: alike).
+    `family` is how pictures are drawn.
     `validation` examples are held out of the support: no scan, bank or search sees them, settings are chosen on them.
     """
 
@@ -112,11 +111,25 @@ class DatasetConfig:
     validation: Count = 0
     eval: Positive = 100
     family: str = "plain"
-    eval_family: str = ""
     explicit_question: bool = False
     label_noise: Share = 0.0
     max_new_tokens: Positive = 20
     template: TemplateConfig = field(default_factory=TemplateConfig)
+
+
+@dataclass
+class FitConfig:
+    """What of `dataset` is other where a method learns, as in `fit.task=antonym dataset.task=comparative`.
+
+    Support, demonstrations and validation are from there, `dataset` has the queries. What is empty is as in `dataset`.
+    """
+
+    name: str = ""
+    loader: str = ""
+    task: str = ""
+    root: Annotated[str, PATH] = ""
+    family: str = ""
+    template: TemplateConfig = field(default_factory=lambda: TemplateConfig("", "", "", ""))
 
 
 @dataclass
@@ -221,23 +234,6 @@ class TrainerConfig:
 
 
 @dataclass
-class TrackerConfig:
-    """`name` is wandb, tensorboard, csv or none; `mode` is W&B's offline or online.
-
-    `entity` is the user or team that W&B's `project` belongs to (empty: your default), `tags` are your own beside those
-    of model, dataset, method and study. So many `images` of queries are shown. `publish` sends runs that are looked up.
-    """
-
-    name: Annotated[str, OneOf("wandb", "tensorboard", "csv", "none")] = "wandb"
-    mode: Annotated[str, OneOf("offline", "online")] = "offline"
-    project: Annotated[str, PROJECT] = "stv_exp"
-    entity: Annotated[str, ENTITY] = ""
-    tags: Annotated[list[str], TAGS] = field(default_factory=list)
-    images: Count = 16
-    publish: bool = False
-
-
-@dataclass
 class Config:
     """Everything a job needs. `job` is `run` (a method on a task), `pretrain` (the testbed) or `check_data`.
 
@@ -252,6 +248,7 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
     demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     scan: ScanConfig = field(default_factory=ScanConfig)
@@ -272,6 +269,19 @@ class Config:
     plan: bool = False
     limit: Count = 0
     debug: bool = False
+
+
+def learned_from(config: Config) -> DatasetConfig:
+    """The dataset that a method learns from: `config.dataset` with what `config.fit` has."""
+    own = filled(asdict(config.fit))
+    template = replace(config.dataset.template, **own.pop("template", {}))
+    return replace(config.dataset, **own, template=template)
+
+
+def filled(section: Mapping[str, Any]) -> dict[str, Any]:
+    """What is not empty of a section of settings and of those in it."""
+    inner = {key: filled(value) if isinstance(value, Mapping) else value for key, value in section.items()}
+    return {key: value for key, value in inner.items() if value}
 
 
 def setting(config: Config, key: str) -> Any:

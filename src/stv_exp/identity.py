@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stv_exp.config import Config, setting
+from stv_exp.config import Config, DatasetConfig, filled, learned_from, setting
 from stv_exp.data.fingerprint import sources
 from stv_exp.methods.method import READING, SCAN, Method
 from stv_exp.models.sources import fingerprint
@@ -21,7 +21,7 @@ from stv_exp.models.sources import fingerprint
 # Raised by hand when the results of a stage would change.
 VERSIONS = {"scan": 4, "bank": 4, "policy": 4, "run": 4}
 SOME = {"effects": 1, "train": 2}  # of stages that few methods have: the identity of others' results names none
-JUDGED = ("eval", "eval_split", "eval_family", "max_new_tokens", "metric")  # of the dataset, what only evaluation reads
+JUDGED = ("eval", "eval_split", "max_new_tokens", "metric")  # of the dataset, what only evaluation reads
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,13 @@ def signatures(config: Config) -> Signatures:
     """Signatures of everything that `config` makes (no model is loaded for this)."""
     if config.job != "run":
         return Signatures(_sign("run", settings(config), config.seed))
-    data = _dataset(config)
-    judged = {key: data.pop(key) for key in JUDGED if key in data}
-    read = sources(config.dataset, config.outputs)
-    data["root"], data["episode"]["annotations"] = read.pop("root"), read.pop("annotations")
-    origin = {"model": {**_model(config), "name": fingerprint(config.model.name)}, "data": {**data, **read}}
     method = Method.of(config)
+    learned = learned_from(config) if method.learns else config.dataset
+    data = _data(learned, config.outputs)
+    judged = {key: data.pop(key) for key in JUDGED}
+    if learned != config.dataset:
+        judged["asked"] = _data(config.dataset, config.outputs)
+    origin = {"model": {**_model(config), "name": fingerprint(config.model.name)}, "data": data}
     judgement = [origin, judged, config.method.name, _values(config, method.prompting()), config.seed]
     if method.classifies:
         scan = _sign("scan", origin, _values(config, READING), config.seed)
@@ -66,11 +67,12 @@ def settings(config: Config) -> dict[str, Any]:
     """The settings that a run's result depends on, nested as in its config."""
     if config.job != "run":
         return {config.job: asdict(config.pretrain if config.job == "pretrain" else config.dataset)}
-    used: dict[str, Any] = {"model": _model(config), "dataset": _dataset(config)}
+    used: dict[str, Any] = {"model": _model(config), "dataset": asdict(config.dataset)}
     signed = Method.of(config).signed
     for section, values in asdict(config).items():
         if isinstance(values, dict) and section not in used:
             used[section] = {name: value for name, value in values.items() if f"{section}.{name}" in signed}
+    used["fit"] = filled(used["fit"])
     used |= Method.of(config).cap()
     return {section: values for section, values in used.items() if values}
 
@@ -92,9 +94,11 @@ def _model(config: Config) -> dict[str, Any]:
     return model
 
 
-def _dataset(config: Config) -> dict[str, Any]:
-    data = asdict(config.dataset)
-    return data if data["eval_family"] else {key: value for key, value in data.items() if key != "eval_family"}
+def _data(dataset: DatasetConfig, outputs: str) -> dict[str, Any]:
+    """Its settings, with what they name instead of the paths."""
+    data, read = asdict(dataset), sources(dataset, outputs)
+    data["root"], data["episode"]["annotations"] = read.pop("root"), read.pop("annotations")
+    return data | read
 
 
 def _values(config: Config, keys: Iterable[str]) -> dict[str, Any]:

@@ -71,4 +71,4 @@ def _is_own(key: str) -> bool:
 def _word(key: str, value: object) -> str:
     if key in _BARE:
         return str(value).rpartition("/")[2]
-    return f"{key.rpartition('.')[2]}={value}"
+    return f"{key if key.startswith('fit.') else key.rpartition('.')[2]}={value}"

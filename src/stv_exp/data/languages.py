@@ -14,6 +14,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from stv_exp.data.drawing import ATTRIBUTES
 
@@ -37,8 +38,7 @@ class LabelTask:
     name: str
     attribute: str
     words: tuple[str, ...]
-    ambiguous: bool = False
-    many: bool = False
+    group: Literal["unambiguous", "ambiguous", "many"] = "unambiguous"
 
     @property
     def explicit_question(self) -> str:
@@ -46,7 +46,8 @@ class LabelTask:
 
         That of the *many* names the attribute alone: which of its fifty languages is left to the demonstrations.
         """
-        return f"{self.attribute if self.many else self.name}?"
+        named = self.attribute if self.group == "many" else self.name
+        return f"{named}?"
 
 
 def shape_tasks() -> dict[str, LabelTask]:
@@ -90,7 +91,9 @@ def _ambiguous_tasks() -> list[LabelTask]:
     for i, block in enumerate(random.Random(6).sample(blocks, AMBIGUOUS_TASKS)):
         attribute = AMBIGUOUS_ATTRIBUTES[i % len(AMBIGUOUS_ATTRIBUTES)]
         words = [SHARED_WORDS[w] for w in random.Random(f"6/{i}").sample(block, len(block))]
-        tasks.append(LabelTask(f"{attribute}-shared-{i // len(AMBIGUOUS_ATTRIBUTES)}", attribute, tuple(words), True))
+        tasks.append(
+            LabelTask(f"{attribute}-shared-{i // len(AMBIGUOUS_ATTRIBUTES)}", attribute, tuple(words), "ambiguous")
+        )
     return tasks
 
 
@@ -101,7 +104,7 @@ def _many_tasks() -> Iterator[LabelTask]:
         taken = {task.words for task in _ambiguous_tasks() if task.attribute == attribute}
         free = [order for order in random.Random(attribute).sample(orders, len(orders)) if order not in taken]
         for i, words in enumerate(free[:MANY_PER_ATTRIBUTE]):
-            yield LabelTask(f"{attribute}-many-{i}", attribute, words, many=True)
+            yield LabelTask(f"{attribute}-many-{i}", attribute, words, "many")
 
 
 def _invented_words() -> Iterator[str]:

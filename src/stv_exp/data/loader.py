@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
 
-from stv_exp.config import Config
+from stv_exp.config import Config, DatasetConfig, learned_from
 from stv_exp.data.task import Task
 from stv_exp.errors import StvError
 
 
 def load_task(config: Config) -> Task:
-    """The task of `config.dataset`, from its loader module; raises `StvError` where that is no loader."""
-    name = config.dataset.loader
-    loader = _module(name)
-    task = loader.load(config.dataset) if callable(getattr(loader, "load", None)) else None
-    if not isinstance(task, Task):
-        raise StvError(f"dataset.loader={name} has no function load(DatasetConfig) -> Task; see README, Add a dataset.")
+    """The queries of `config.dataset`, and the support that `config.fit` names; raises `StvError` for no loader."""
+    task, source = _loaded(config.dataset), learned_from(config)
+    if source != config.dataset:
+        task = replace(task, support=_loaded(source).support)
     return task.held_out(config.dataset.validation)
+
+
+def _loaded(config: DatasetConfig) -> Task:
+    loader = _module(config.loader)
+    task = loader.load(config) if callable(getattr(loader, "load", None)) else None
+    if not isinstance(task, Task):
+        raise StvError(
+            f"dataset.loader={config.loader} has no function load(DatasetConfig) -> Task; see README, Add a dataset."
+        )
+    return task
 
 
 def task_names(loader: str) -> Sequence[str]:

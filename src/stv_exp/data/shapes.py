@@ -20,12 +20,10 @@ _STREAMS = {"train": 0, "support": 1, "eval": 2}
 def load(config: DatasetConfig) -> Task:
     """The task `config.task` over `config.support` and `config.eval` freshly drawn images."""
     task = choose(shape_tasks(), config.task)
-    families = {"family": config.family, "eval_family": config.eval_family or config.family}
-    for key, family in families.items():
-        if family not in FAMILIES:
-            raise StvError(f"dataset.{key}={family!r} is unknown; choose one of {', '.join(FAMILIES)}.")
-    support = _examples(task, "support", config.support, config, families["family"])
-    evaluation = _examples(task, "eval", config.eval, config, families["eval_family"])
+    if config.family not in FAMILIES:
+        raise StvError(f"dataset.family={config.family!r} is unknown; choose one of {', '.join(FAMILIES)}.")
+    support = _examples(task, "support", config.support, config)
+    evaluation = _examples(task, "eval", config.eval, config)
     return Task(f"{config.name}/{task.name}", support, evaluation, tuple(sorted(set(task.words))))
 
 
@@ -54,8 +52,8 @@ def drawn(split: str, n: int, family: str = "plain") -> tuple[Attributes, Array]
     return Attributes(np.concatenate(values)[:n]), np.concatenate(images)[:n]
 
 
-def _examples(task: LabelTask, split: str, n: int, config: DatasetConfig, family: str) -> tuple[Example, ...]:
-    attributes, images = drawn(split, n, family)
+def _examples(task: LabelTask, split: str, n: int, config: DatasetConfig) -> tuple[Example, ...]:
+    attributes, images = drawn(split, n, config.family)
     question = task.explicit_question if config.explicit_question else GENERIC_QUESTION
     return tuple(
         Example(f"{split}-{i}", (partial(Image.fromarray, image),), question, (task.words[value],))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
-from stv_exp.config import Config, setting
+from stv_exp.config import Config, FitConfig, setting
 from stv_exp.errors import StvError
 from stv_exp.methods.choice import Choice, Grid, How, What, Where
 from stv_exp.methods.registry import KINDS, find, source
@@ -16,8 +16,10 @@ from stv_exp.methods.trained import Trained
 
 SCAN = ("scan.pairs", "scan.shots", "method.site", "demonstrations.choice")
 READING = ("scan.per_label", "method.site")
+FIT = tuple(f"fit.{field.name}" for field in fields(FitConfig))
 INSERTION = ("insertion.mode", "insertion.weight", "insertion.norm_preserving")
-OWN = ("method", "demonstrations", "scan", "bank", "policy", "insertion", "train")  # sections that belong to methods
+# The sections of settings that belong to methods.
+OWN = ("method", "fit", "demonstrations", "scan", "bank", "policy", "insertion", "train")
 _NAMES = ("method.name", "method.where", "method.what", "method.how")
 _FREE = ("policy.cache_bytes",)  # changes no result, so no signature
 
@@ -57,10 +59,17 @@ class Method:
         """Whether there is an edit with parameters to train."""
         return self.edit.trains
 
+    @property
+    def learns(self) -> bool:
+        """Whether it looks at the support at all."""
+        return self.inserts or self.classifies or self.trains or self.config.method.shots > 0
+
     @cached_property
     def reads(self) -> frozenset[str]:
         """Every setting of the methods' sections that this method reads."""
         keys = {*_NAMES, *self.prompting(), *(key for choice in self.choices for key in choice.reads)}
+        if self.learns:
+            keys |= {*FIT}
         if self.inserts:
             keys |= {*SCAN, *INSERTION, "insertion.when"}
         if self.classifies:
@@ -139,7 +148,8 @@ def refuse_unread(keys: Iterable[str], methods: Sequence[Method]) -> None:
     reads = frozenset[str]().union(*(method.reads for method in methods))
     names = ",".join(dict.fromkeys(method.config.method.name for method in methods))
     for key in keys:
-        if key.split(".")[0] in OWN and "." in key and key not in reads:
+        section, *name = key.split(".")[:2]
+        if section in OWN and name and f"{section}.{name[0]}" not in reads:
             raise StvError(
                 f"{key} is not read by method={names}; leave it out, or choose a method that reads it. "
                 f"Read are {', '.join(sorted(reads - {*_NAMES}))}."

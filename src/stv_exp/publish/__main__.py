@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stv_exp.config import ENTITY, PROJECT, TrackerConfig
 from stv_exp.data.files import expanded
 from stv_exp.errors import StvError
 from stv_exp.interruption import guarded
@@ -15,6 +14,7 @@ from stv_exp.publish.publication import check_board, finished, refused, saved, s
 from stv_exp.ranges import Range, check_limit
 from stv_exp.report.screen import print_line
 from stv_exp.report.text import said
+from stv_exp.tracker_config import ENTITY, PROJECT, TrackerConfig
 from stv_exp.tracking import title
 from stv_exp.tracking.exhibit import Exhibit
 from stv_exp.tracking.view import check

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from stv_exp.config import TrackerConfig
 from stv_exp.disk.files import damaged
 from stv_exp.disk.locks import locked
 from stv_exp.disk.study import Study
@@ -16,6 +15,7 @@ from stv_exp.report.damage import DamagedError
 from stv_exp.report.folders import entries, run_folders
 from stv_exp.report.states import read_status, unfinished
 from stv_exp.report.text import listed, one_line
+from stv_exp.tracker_config import TrackerConfig
 from stv_exp.tracking import pictures
 from stv_exp.tracking.exhibit import Exhibit
 from stv_exp.tracking.sent import is_sent

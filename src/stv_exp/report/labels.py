@@ -92,7 +92,9 @@ class Rows:
         keys = self.varying[record.method]
         last = Counter(key.rpartition(".")[2] for key in keys)
         told = [key for key in keys if key in record.settings and key not in selected and key != MODEL]
-        short = {key: end if last[end := key.rpartition(".")[2]] == 1 and end != "model" else key for key in told}
+        # Their last words alone would be taken for other settings.
+        whole = {key for key in told if key.endswith(".model") or key.startswith("fit.")}
+        short = {key: end if last[end := key.rpartition(".")[2]] == 1 and key not in whole else key for key in told}
         return [f"{printable(short[key])}={shown(record.settings[key])}" for key in told]
 
     def _origin(self, record: Record, selected: Collection[str]) -> list[str]:

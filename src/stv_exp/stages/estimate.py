@@ -8,7 +8,7 @@ from functools import cache, partial
 from math import ceil
 from statistics import fmean
 
-from stv_exp.config import Config
+from stv_exp.config import Config, learned_from
 from stv_exp.data.demonstrations import DemonstrationSampler
 from stv_exp.data.loader import load_task
 from stv_exp.data.prompts import Prompt, make_prompt
@@ -138,7 +138,7 @@ def _batches(n: int, config: Config) -> int:
 
 
 def _task(config: Config) -> Task:
-    key = repr(config.dataset)
+    key = f"{config.dataset} {config.fit}"
     if key not in _tasks:
         _tasks[key] = load_task(config)
     return _tasks[key]
@@ -155,7 +155,7 @@ def _prompt(config: Config, shots: int) -> float:
 
 def _answer(config: Config, ended: bool = False) -> float:
     """Tokens of an answer in the mean over a few, with what ends it if `ended`."""
-    template = config.dataset.template
+    template = learned_from(config).template
 
     def length(backbone: Backbone, prompt: Prompt) -> int:
         return len(backbone.encode_answer(prompt, template, ended))
@@ -164,11 +164,11 @@ def _answer(config: Config, ended: bool = False) -> float:
 
 
 def _mean(kind: str, config: Config, shots: int, length: Callable[[Backbone, Prompt], int]) -> float:
-    key = f"{kind} {asdict(config.model)} {config.dataset}"
+    key = f"{kind} {asdict(config.model)} {config.dataset} {config.fit}"
     if key not in _lengths:
         task, backbone = _task(config), _skeleton(config.model)
         sampler = DemonstrationSampler(task, 0)
         queries = task.support[:SAMPLE]
-        prompts = [make_prompt(config.dataset.template, q, sampler.draw(q, shots, "length")) for q in queries]
+        prompts = [make_prompt(learned_from(config).template, q, sampler.draw(q, shots, "length")) for q in queries]
         _lengths[key] = fmean(length(backbone, prompt) for prompt in prompts)
     return _lengths[key]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stv_exp.artefacts.readings import Classes
-from stv_exp.config import Config
+from stv_exp.config import Config, learned_from
 from stv_exp.data.demonstrations import DemonstrationSampler, check_shots
 from stv_exp.data.prompts import Prompt, longest_first, make_prompt
 from stv_exp.data.task import Example, Task
@@ -86,8 +86,7 @@ class Classification(Stage):
 
     def _likelihood(self, batch: Sequence[Prompt], label: str) -> Tensor:
         named = [replace(prompt, query=replace(prompt.query, answers=(label,))) for prompt in batch]
-        template = self.config.dataset.template
-        answers = [self.scorer.backbone.encode_answer(prompt, template) for prompt in named]
+        answers = [self.scorer.backbone.encode_answer(prompt, prompt.template) for prompt in named]
         if self.edit:
             return self._under_edit(self.edit, batch, answers)
         scores = self.scorer.score(batch, answers, self.insertion, self.config.insertion.when)
@@ -123,7 +122,8 @@ def _prompts(backbone: Backbone, task: Task, queries: Sequence[Example], config:
     shots, choice = config.method.shots, config.demonstrations.choice
     features = demonstration_features(backbone, task, config, queries) if shots else {}
     sampler = DemonstrationSampler(task, config.seed, config.dataset.label_noise, choice, features)
-    return [make_prompt(config.dataset.template, q, sampler.draw(q, shots, split)) for q in queries]
+    template = learned_from(config).template if split == "validation" else config.dataset.template
+    return [make_prompt(template, q, sampler.draw(q, shots, split)) for q in queries]
 
 
 def accuracy(predictions: list[Prediction]) -> float:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from stv_exp.artefacts.readings import Classes, Readings
-from stv_exp.config import Config
+from stv_exp.config import Config, learned_from
 from stv_exp.data.prompts import Prompt, make_prompt
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
@@ -21,7 +21,7 @@ from stv_exp.stages.trainer import Stage
 def read(backbone: Backbone, task: Task, config: Config) -> Readings:
     """Activations of `scan.per_label` support queries of each label, each alone; raises `StvError` on NaN."""
     queries = labelled(task, config)
-    prompts = [make_prompt(config.dataset.template, query) for query in queries]
+    prompts = [make_prompt(learned_from(config).template, query) for query in queries]
     found = captured(backbone, task, prompts, config)
     return Readings(found, [q.answers[0] for q in queries], [q.id for q in queries], config.method.site)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stv_exp.artefacts.scan import Scan
-from stv_exp.config import Config
+from stv_exp.config import Config, learned_from
 from stv_exp.data.demonstrations import DemonstrationSampler, Features
 from stv_exp.data.prompts import Prompt, make_prompt
 from stv_exp.data.task import Task
@@ -65,7 +65,7 @@ def with_demonstrations(
     pick = random.Random(f"{config.seed}/{purpose}")
     rounds = -(-n // len(task.support))
     queries = [q for _ in range(rounds) for q in pick.sample(task.support, len(task.support))][:n]
-    template, sampler = config.dataset.template, support_sampler(task, config, features)
+    template, sampler = learned_from(config).template, support_sampler(task, config, features)
     return [
         make_prompt(template, q, sampler.draw(q, config.scan.shots, f"{purpose}{i}")) for i, q in enumerate(queries)
     ]

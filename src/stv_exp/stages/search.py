@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from stv_exp.artefacts.bank import Bank
 from stv_exp.artefacts.chosen import Chosen
-from stv_exp.config import Config
+from stv_exp.config import Config, learned_from
 from stv_exp.data.prompts import Prompt, make_prompt
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
@@ -223,13 +223,13 @@ class CandidateSearch(Stage):
 
     def _prompt(self, query: Example) -> Prompt:
         """The query alone, as it is asked once the vector stands for the demonstrations."""
-        return make_prompt(self.config.dataset.template, query)
+        return make_prompt(learned_from(self.config).template, query)
 
     def _answer(self, prompt: Prompt) -> Tensor:
         query = prompt.query
         if query.id not in self._answers:
             encode = self.scorer.backbone.encode_answer
-            self._answers[query.id] = encode(prompt, self.config.dataset.template)
+            self._answers[query.id] = encode(prompt, learned_from(self.config).template)
         return self._answers[query.id]
 
 

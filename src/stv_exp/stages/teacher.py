@@ -6,7 +6,7 @@ from itertools import chain
 
 from torch import Tensor
 
-from stv_exp.config import Config
+from stv_exp.config import Config, learned_from
 from stv_exp.data.prompts import Prompt, longest_first, make_prompt
 from stv_exp.data.task import Task
 from stv_exp.models.answers import Said, said
@@ -29,7 +29,7 @@ class Teacher(Stage):
         self.observed = observed
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[tuple[Tensor, Tensor | None]]:
-        template, ended = self.config.dataset.template, self.config.train.tokens == "all"
+        template, ended = learned_from(self.config).template, self.config.train.tokens == "all"
         answers = [self.backbone.encode_answer(prompt, template, ended) for prompt in batch]
         found = said(self.backbone, batch, answers, observed=self.observed)
         return [part.kept() for part in found.by_answer(answers)]
@@ -38,7 +38,7 @@ class Teacher(Stage):
 def contexts(backbone: Backbone, task: Task, config: Config) -> list[Prompt]:
     """Each support example behind `train.shots` demonstrations, never itself; the same draw at every call."""
     sampler = support_sampler(task, config, demonstration_features(backbone, task, config))
-    template, shots = config.dataset.template, config.train.shots
+    template, shots = learned_from(config).template, config.train.shots
     return [make_prompt(template, q, sampler.draw(q, shots, "teacher")) for q in task.support]
 
 

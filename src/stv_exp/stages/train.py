@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from torch.utils.data import DataLoader
 from transformers import get_cosine_schedule_with_warmup
 
-from stv_exp.config import Config
+from stv_exp.config import Config, learned_from
 from stv_exp.data.prompts import make_prompt
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
@@ -168,7 +168,7 @@ class Training(Stage):
 
     def _tokens(self, query: Example) -> int:
         """Of a forward of the prompt and all but the last token of its answer."""
-        template = self.config.dataset.template
+        template = learned_from(self.config).template
         prompt = make_prompt(template, query)
         answer = self.backbone.encode_answer(prompt, template, self._ended)[: self._rewarded]
         return self.backbone.count_tokens([prompt]) + len(answer) - 1
@@ -212,7 +212,7 @@ class Training(Stage):
 
     def _said(self, batch: Sequence[Example], noise: Callable[[Tensor], Tensor] | None) -> tuple[Said, Tensor]:
         """What the edited model says at the answers' tokens, and these tokens."""
-        template = self.config.dataset.template
+        template = learned_from(self.config).template
         prompts = [make_prompt(template, query) for query in batch]
         answers = [self.backbone.encode_answer(p, template, self._ended)[: self._rewarded] for p in prompts]
         parameters = {**self.constants, **self.weights}

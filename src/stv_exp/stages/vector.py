@@ -8,7 +8,7 @@ import torch
 
 from stv_exp.artefacts.bank import Bank
 from stv_exp.artefacts.chosen import Chosen
-from stv_exp.config import Config
+from stv_exp.config import Config, learned_from
 from stv_exp.identity import signatures
 from stv_exp.models.backbone import Backbone
 from stv_exp.task_vector import TaskVector
@@ -36,12 +36,13 @@ def as_vector(backbone: Backbone, bank: Bank, chosen: Chosen, config: Config) ->
 
 def made_by(config: Config, heads: dict[str, int]) -> dict[str, Any]:
     """The metadata of what a job makes: where it comes from, and under `heads` what it fits."""
+    source = learned_from(config)
     return {
         "model": config.model.name,
         "revision": config.model.revision,
         "heads": heads,
         "pattern": config.model.heads.pattern,
-        "dataset": f"{config.dataset.name}/{config.dataset.task}",
+        "dataset": f"{source.name}/{source.task}",
         "method": config.method.name,
         "seed": config.seed,
     }

@@ -100,7 +100,7 @@ class Curriculum:
         ids = np.tile(self.picture_ids, (n, 1))
         targets = np.full_like(ids, -100)
         for attribute in rng.permutation(list(gallery.values)):
-            tasks = [t for t in self.tasks[family] if t.attribute == attribute and not t.many]
+            tasks = [t for t in self.tasks[family] if t.attribute == attribute and t.group != "many"]
             asked = [tasks[i] for i in rng.integers(len(tasks), size=n)]
             question = np.array([self.questions[t.name] for t in asked])
             values = gallery.values[attribute][chosen]
@@ -118,7 +118,7 @@ class Curriculum:
         chosen = rng.integers(len(gallery.pictures), size=config.distinct_images)
         shown = np.stack([rng.choice(config.distinct_images, s, replace=False) for _ in range(b)])
         tasks = self._draw_tasks(family, rng)
-        explicit = rng.random(b) < np.where([t.many for t in tasks], config.explicit_many, config.explicit)
+        explicit = rng.random(b) < np.where([t.group == "many" for t in tasks], config.explicit_many, config.explicit)
         question = np.where(explicit, [self.questions[t.name] for t in tasks], self.generic)
         noise = np.where(rng.random(b) < config.noisy_sequences, rng.uniform(0, config.max_noise, b), 0)
         values = np.stack([gallery.values[t.attribute][chosen[row]] for t, row in zip(tasks, shown, strict=True)])
@@ -134,8 +134,8 @@ class Curriculum:
 
     def _draw_tasks(self, family: str, rng: np.random.Generator) -> list[LabelTask]:
         """A task a sequence; where a family has the *many*, their share of the sequences is `many_sequences`."""
-        own = [t for t in self.tasks[family] if not t.many]
-        many = [t for t in self.tasks[family] if t.many] or own
+        own = [t for t in self.tasks[family] if t.group != "many"]
+        many = [t for t in self.tasks[family] if t.group == "many"] or own
         drawn = rng.random(self.config.sequences) < self.config.many_sequences
         return [pool[rng.integers(len(pool))] for pool in (many if one else own for one in drawn)]
 

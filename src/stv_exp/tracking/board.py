@@ -14,7 +14,7 @@ import wandb
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-from stv_exp.config import TrackerConfig
+from stv_exp.tracker_config import TrackerConfig
 from stv_exp.tracking import panels
 from stv_exp.tracking.exhibit import Exhibit
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from stv_exp.config import TrackerConfig
 from stv_exp.disk.files import read_json, write_json
+from stv_exp.tracker_config import TrackerConfig
 
 _FILE = ".sent.json"
 

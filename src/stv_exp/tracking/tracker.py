@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stv_exp.config import TrackerConfig
+from stv_exp.tracker_config import TrackerConfig
 from stv_exp.tracking.exhibit import Exhibit
 from stv_exp.tracking.pictures import Pictures
 from stv_exp.tracking.view import View, open_view, show

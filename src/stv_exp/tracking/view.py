@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Protocol
 
-from stv_exp.config import TrackerConfig
 from stv_exp.errors import StvError
+from stv_exp.tracker_config import TrackerConfig
 from stv_exp.tracking.exhibit import Exhibit
 from stv_exp.tracking.pictures import Pictures
 

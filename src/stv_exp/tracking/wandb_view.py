@@ -13,8 +13,8 @@ import wandb
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from stv_exp.config import TrackerConfig
 from stv_exp.report.pictures.sensitivity import location_map
+from stv_exp.tracker_config import TrackerConfig
 from stv_exp.tracking import artifacts, title
 from stv_exp.tracking.exhibit import Exhibit
 from stv_exp.tracking.pictures import Pictures
