@@ -64,9 +64,11 @@ def test_every_readme_shows_its_csvs_and_every_csv_is_that_of_its_runs(folder):
     text = (folder / README).read_text(encoding="utf-8")
     lock = yaml.safe_load((folder / LOCK).read_text())
     assert with_tables(text, folder) == text
-    assert [*lock] == [f"{name}.csv" for name in figures(folder)]
+    assert [Path(name).stem for name in lock] == [*figures(folder)]
+    assert {path.name for path in folder.iterdir() if path.suffix in (".csv", ".png")} <= lock.keys()
     for name, own in lock.items():
-        assert checksum(folder / name) == own["sha256"] and own["runs"] and f"<!-- {name} -->" in text
+        shown = f"<!-- {name} -->" if name.endswith(".csv") else f"]({name})"
+        assert checksum(folder / name) == own["sha256"] and own["runs"] and shown in text
 
 
 def test_the_tables_are_the_means_of_the_runs_that_the_lock_names(monkeypatch, outputs, study):
@@ -105,6 +107,30 @@ def test_a_folder_without_a_readme_is_left_as_it_is(monkeypatch, capsys, outputs
     assert [path.name for path in study.iterdir()] == [SPEC]
 
 
+def test_tables_and_pictures_of_a_report_are_drawn_by_their_names(monkeypatch, outputs, study):
+    (study / SPEC).write_text(
+        "table: {study: all, report: table}\npaired: {study: all, report: paired}\n"
+        "accuracy: {study: all, picture: accuracy.png}\n"
+    )
+    shown = "![Accuracy](accuracy.png)\n\n<!-- table.csv -->\n\n<!-- paired.csv -->\n"
+    (study / README).write_text(shown)
+    assert drawn(monkeypatch, study, outputs) == 0
+    assert {"accuracy", "95%"} < {*pd.read_csv(study / "table.csv")} and "p" in pd.read_csv(study / "paired.csv")
+    assert (study / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    assert [*yaml.safe_load((study / LOCK).read_text())] == ["table.csv", "paired.csv", "accuracy.png"]
+
+
+def test_a_table_of_another_study_is_shown_by_its_path(monkeypatch, outputs, study):
+    """A page of several studies repeats no run."""
+    assert drawn(monkeypatch, study, outputs) == 0
+    above = study / "above"
+    above.mkdir()
+    (above / SPEC).write_text("{}")
+    (above / README).write_text("<!-- ../methods.csv -->\n")
+    assert drawn(monkeypatch, above, outputs) == 0
+    assert (study / "methods.csv").read_text().count("\n") == (above / README).read_text().count("\n|") - 1
+
+
 def test_runs_that_are_left_out_are_told(monkeypatch, capsys, outputs, study):
     one = "{study: all, where: [dataset.task=easy, method=mtv]}"
     two = "{study: all, where: ['method=stv,mtv', dataset.task=easy]}"
@@ -132,6 +158,8 @@ def test_runs_that_are_left_out_are_told(monkeypatch, capsys, outputs, study):
         ("a: {study: all, where: [method=nobody], rows: [method]}", "leaves no run"),
         ("a: {groups: {b: {study: all}}, costs: c}", "a has no column c to take costs from; choose from b."),
         ("a: {study: all, heads: heads}", "None of these runs inserts at heads"),
+        ("a: {study: all, report: colours}", "a has no table colours; choose from table, tasks, "),
+        ("a: {study: all, picture: a.png}", "a has no picture a.png; choose from accuracy.png, "),
         ("a: {rows: [method]}", "a in figures.yaml names no runs"),
         ("methods: {study: all, rows: [method]}", "README.md shows by_k.csv, which figures.yaml does not name"),
         ("a: {study: all, rows: [shade]}", "--rows shade is nothing that these runs record"),

@@ -1,7 +1,7 @@
 """`python -m stv_exp.figures experiments/NAME [outputs]`: the tables of a study's README, made of the runs on disk.
 
 `figures.yaml` of the folder names them. Each becomes a CSV, which README shows below a comment with its name, and
-`figures.lock` says which runs it is of.
+`figures.lock` says which runs it is of. A table of another study is shown by its path.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import yaml
@@ -21,10 +21,11 @@ from tabulate import tabulate
 from stv_exp.disk.files import checksum, write_text
 from stv_exp.errors import StvError
 from stv_exp.interruption import guarded
-from stv_exp.report import heads
+from stv_exp.report import comparison, heads
 from stv_exp.report.axes import Axes
 from stv_exp.report.cells import is_number
 from stv_exp.report.grouped import grouped
+from stv_exp.report.page import write_picture
 from stv_exp.report.pivot import completed, pivot
 from stv_exp.report.printing import folder
 from stv_exp.report.question import Question
@@ -33,8 +34,17 @@ from stv_exp.report.screen import print_line
 from stv_exp.report.tables import Table
 from stv_exp.report.text import markdown, one_line, said
 
+if TYPE_CHECKING:  # tables need no pictures
+    from matplotlib.figure import Figure as Picture
+
 SPEC, LOCK, README = "figures.yaml", "figures.lock", "README.md"
-_SHOWN = re.compile(r"(?m)^(<!-- ([\w-]+\.csv) -->\n)(?:\|.*\n?)*")
+_SHOWN = re.compile(r"(?m)^(<!-- ([\w./-]+\.csv) -->\n)(?:\|.*\n?)*")
+
+
+# With the signatures of its runs, and sentences on what is left out.
+Made = tuple["Table | Picture", set[str], list[str]]
+    "Table | Picture", set[str], list[str]
+]  # with the signatures of its runs, and sentences on what is left out
 
 
 @dataclass(frozen=True)
@@ -47,15 +57,17 @@ class Runs:
 
 @dataclass(frozen=True)
 class Figure:
-    """One table of `runs` along the axes of a report, or one of its `heads` tables.
+    """One table of `runs` along the axes of a report, or the one that a `report` or its `heads` has by that name.
 
-    Or of methods against `groups` of runs, with the costs of one of them.
+    Or a `picture` of the report, or a table of methods against `groups` of runs, with the costs of one of them.
     """
 
     runs: Runs | None = None
     rows: list[str] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     value: str = "accuracy"
+    report: str = ""
+    picture: str = ""
     heads: str = ""
     groups: dict[str, Runs] = field(default_factory=dict)
     costs: str = ""
@@ -77,14 +89,14 @@ def main() -> int:
 
 def draw(study: Path, outputs: Path) -> None:
     """Write the CSVs, the lock and README's tables; raises `StvError` where a figure's runs are not there."""
-    made = {f"{name}.csv": _made(name, figure, outputs) for name, figure in figures(study).items()}
+    made = dict(_made(name, figure, outputs) for name, figure in figures(study).items())
     text = (study / README).read_text(encoding="utf-8")
-    if unknown := {name for _, name in _SHOWN.findall(text)} - made.keys():
-        names = ", ".join(sorted(unknown))
-        raise StvError(f"{README} shows {names}, which {SPEC} does not name; add it, or leave it out.")
+    others = {name for _, name in _SHOWN.findall(text)} - made.keys()
+    if unknown := [name for name in sorted(others) if "/" not in name or not (study / name).is_file()]:
+        raise StvError(f"{README} shows {', '.join(unknown)}, which {SPEC} does not name; add it, or leave it out.")
     lock = {}
-    for name, (table, runs, _) in made.items():
-        write_text(study / name, table.csv())
+    for name, (drawn, runs, _) in made.items():
+        write_text(study / name, drawn.csv()) if isinstance(drawn, Table) else write_picture(study / name, drawn)
         lock[name] = {"sha256": checksum(study / name), "runs": " ".join(sorted(runs))}
     write_text(study / LOCK, yaml.safe_dump(lock, width=118, sort_keys=False))
     write_text(study / README, with_tables(text, study))
@@ -125,8 +137,12 @@ def _figure(entry: Mapping[str, Any]) -> Figure:
     return Figure(**own | {"groups": {name: Runs(**runs) for name, runs in own.get("groups", {}).items()}})
 
 
-def _made(name: str, figure: Figure, outputs: Path) -> tuple[Table, set[str], list[str]]:
-    """The table, the signatures of its runs, and sentences on what is left out."""
+def _made(name: str, figure: Figure, outputs: Path) -> tuple[str, Made]:
+    """Its file and what is in it."""
+    return f"{name}.png" if figure.picture else f"{name}.csv", _drawn(name, figure, outputs)
+
+
+def _drawn(name: str, figure: Figure, outputs: Path) -> Made:
     if figure.runs is None and not figure.groups:
         raise StvError(f"{name} in {SPEC} names no runs; give it a study, or groups of runs with a study each.")
     if figure.runs is None:
@@ -134,18 +150,27 @@ def _made(name: str, figure: Figure, outputs: Path) -> tuple[Table, set[str], li
         table, notes = grouped(name, groups, figure.costs)
         return table, _signatures(*groups.values()), [*notes, *(note for own in groups.values() for note in own.notes)]
     loaded = _loaded(name, figure.runs, outputs, Axes(tuple(figure.rows), tuple(figure.columns)))
-    table, notes = _table(name, figure, loaded, outputs)
-    return table, _signatures(loaded), [*notes, *loaded.notes]
+    drawn, notes = _picture(name, figure, loaded, outputs) if figure.picture else _table(name, figure, loaded, outputs)
+    return drawn, _signatures(loaded), [*notes, *loaded.notes]
+
+
+def _picture(name: str, figure: Figure, loaded: Loaded, outputs: Path) -> tuple[Picture, list[str]]:
+    from stv_exp.report.gallery import gallery  # which draws
+
+    pictures, notes = gallery(loaded.runs, outputs)
+    if figure.picture not in pictures:
+        raise StvError(f"{name} has no picture {figure.picture}; choose from {', '.join(pictures)}.")
+    return pictures[figure.picture], notes
 
 
 def _table(name: str, figure: Figure, loaded: Loaded, outputs: Path) -> tuple[Table, list[str]]:
-    if not figure.heads:
+    if not figure.heads and not figure.report:
         return pivot(loaded.runs, completed(loaded.axes, loaded.runs), figure.value)
-    tables, notes = heads.tables(loaded.runs, outputs, name)
+    tables, notes = heads.tables(loaded.runs, outputs, name) if figure.heads else comparison.tables(loaded, name)
     by_name = {table.name: table for table in tables}
-    if figure.heads not in by_name:
-        raise StvError(f"{name} has no table {figure.heads} of its heads; choose from {', '.join(by_name)}.")
-    return by_name[figure.heads], notes
+    if (asked := figure.heads or figure.report) not in by_name:
+        raise StvError(f"{name} has no table {asked}; choose from {', '.join(by_name)}.")
+    return by_name[asked], notes
 
 
 def _loaded(name: str, runs: Runs, outputs: Path, axes: Axes | None = None) -> Loaded:

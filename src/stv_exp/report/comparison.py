@@ -19,7 +19,7 @@ from stv_exp.report.question import Question
 from stv_exp.report.runs import Loaded, load
 from stv_exp.report.screen import print_line
 from stv_exp.report.selection import described
-from stv_exp.report.tables import by_task, headline
+from stv_exp.report.tables import Table, by_task, headline
 
 _DATASETS = Axes(rows=("variant",), columns=("dataset.name",), by=("model",))
 
@@ -70,21 +70,29 @@ def _asked(loaded: Loaded, title: str) -> Page:
 
 
 def _whole(loaded: Loaded, outputs: Path, title: str, against: str | None) -> Page:
-    """Rows are compared on what they have in common; the tables by task and dataset and the costs have everything."""
     from stv_exp.report.gallery import gallery  # which draws
 
-    runs, notes = compared(loaded.runs)
-    predictions = loaded.predictions.merge(runs[["label", "task", "seed"]])
-    tables = [headline(runs, predictions, title), by_task(loaded.runs)]
-    if loaded.runs["dataset.name"].nunique() > 1:
-        table, own = pivot(loaded.runs, _DATASETS, "accuracy", "datasets")
-        tables, notes = [*tables, table], [*notes, *own]
-    pairs, own = paired(runs, predictions, against)
-    tables, notes = [*tables, pairs, cost(loaded.runs)], [*notes, *own]
+    made, notes = tables(loaded, title, against)
+    runs, _ = compared(loaded.runs)
     pictures, undrawn = gallery(runs, outputs)
     sentences = [*k_collapse(runs), *dict.fromkeys(notes), *undrawn]
-    tables = [table for table in tables if table.rows]
-    return Page(tables, sentences, loaded.runs, loaded.predictions, pictures)
+    return Page(made, sentences, loaded.runs, loaded.predictions, pictures)
+
+
+def tables(loaded: Loaded, title: str, against: str | None = None) -> tuple[list[Table], list[str]]:
+    """The tables of a page that nothing is asked of, and notes.
+
+    Rows are compared on what they have in common; the tables by task and dataset and the costs have everything.
+    """
+    runs, notes = compared(loaded.runs)
+    predictions = loaded.predictions.merge(runs[["label", "task", "seed"]])
+    made = [headline(runs, predictions, title), by_task(loaded.runs)]
+    if loaded.runs["dataset.name"].nunique() > 1:
+        table, own = pivot(loaded.runs, _DATASETS, "accuracy", "datasets")
+        made, notes = [*made, table], [*notes, *own]
+    pairs, own = paired(runs, predictions, against)
+    made, notes = [*made, pairs, cost(loaded.runs)], [*notes, *own]
+    return [table for table in made if table.rows], notes
 
 
 def _written(page: Page, folder: Path) -> OSError | None:

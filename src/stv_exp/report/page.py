@@ -46,7 +46,7 @@ class Page:
         for table in self.tables:
             _write_table(folder, table)
         for name, figure in self.pictures.items():
-            _write_picture(folder / name, figure)
+            write_picture(folder / name, figure)
         if self.runs is not None and self.predictions is not None:
             write_text(folder / HTML, self._html(self.runs, self.predictions))
             self._remove_others(folder)
@@ -122,7 +122,7 @@ def _write_table(folder: Path, table: Table) -> None:
     write_text(folder / f"{table.name}.csv", table.csv())
 
 
-def _write_picture(path: Path, figure: Figure) -> None:
+def write_picture(path: Path, figure: Figure) -> None:
     from stv_exp.report.pictures.saved import write_png  # which draws
 
     with replaced_file(path) as new:
