@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow faults lint smoke shots bench smollm2 clean docs test-slurm test-ray
+.PHONY: help demo test test-slow faults lint smoke shots studies bench smollm2 clean docs test-slurm test-ray
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,12 @@ smoke: $(READY)  ## every stage on a random tiny model
 
 shots: $(READY)  ## accuracy of the testbed against shots, every task
 	$(BIN)/python -m stv_exp +experiment=testbed_shots
+
+STUDIES = where locations candidates policy when shots shift cost rivals rivals_words
+
+studies: $(READY)  ## a few jobs of each study of experiments/, small, in outputs/studies (under 15 minutes)
+	set -e; for study in $(STUDIES); do $(BIN)/python -m stv_exp +experiment=$$study seed=0 dataset.eval=50 \
+		policy.steps=20 hydra.sweeper.subset=6 outputs=outputs/studies; done
 
 bench: $(READY)  ## speed of the search, the scan and insertion, beside the aims
 	$(BIN)/python -m stv_exp.bench

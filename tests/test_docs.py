@@ -16,7 +16,7 @@ import pytest
 from stv_exp.cli import configure
 from stv_exp.data.tuxpaint import INSTALLED
 from stv_exp.methods.method import Method
-from tests import forked
+from tests import emoji_package, forked
 from tests.families import FAMILIES
 from tests.official_vqa import vizwiz
 from tests.qwen_vl_checkpoint import pickle_weights, write_qwen_vl
@@ -30,7 +30,8 @@ SMALL_SELECTION = ["policy.selection_draws=2", "policy.selection_items=2", "poli
 LASTING = (" method=", "smollm2", "--study", "queries_to_pay", "=check_data")
 JOBS = 2  # of a sweep of one method; of several methods all, at one value each of what else varies
 RIVALS = ["train.epochs=1", "train.shots=2", "train.batch=4"]
-SMALL_RECIPE = ["pretrain.steps=4", "pretrain.perception_steps=2", "pretrain.images=40", "pretrain.sequences=2"]
+SMALL_RECIPE = ["tower_steps=1", "perception_steps=1", "steps=3", "images=60", "drawings=60", "sequences=2"]
+LEARNED = ("where", "locations", "candidates", "policy", "when", "shots", "shift", "cost")  # studies, a few jobs of each
 
 
 def blocks(language: str, pages: Sequence[Path] = DOCS) -> list[str]:
@@ -78,7 +79,9 @@ def small(command: str) -> list[str]:
     words = ["dataset.validation=4" if word.startswith("dataset.validation=") else word for word in words]
     given = {w.split("=")[0] for w in words}
     if "+experiment=pretrain_testbed" in words:
-        return words + SMALL_RECIPE
+        return words + [f"pretrain.{setting}" for setting in [*SMALL_RECIPE, "distinct_images=12"]]
+    if any(f"+experiment={name}" in words for name in LEARNED):
+        return [*words, "debug=true", "seed=0", f"hydra.sweeper.subset={JOBS}"]
     extra = read_by(words, SMALL + SMALL_SELECTION) + (["seed=0"] if "+experiment=quickstart" in words else [])
     if "-m" in words[3:] and "plan=true" not in words and not any("," in w for w in words if w.startswith("method=")):
         extra.append(f"hydra.sweeper.subset={JOBS}")
@@ -140,6 +143,8 @@ def with_data(words: list[str], folder: Path) -> list[str]:
         write_figures(folder / words[3])
     if "dataset.root=vizwiz" in words:
         vizwiz(folder / "vizwiz", 40)
+    if "+experiment=pretrain_testbed" in words:
+        emoji_package.write(folder / "outputs/emoji")
     return words
 
 

@@ -40,11 +40,8 @@ if TYPE_CHECKING:  # tables need no pictures
 SPEC, LOCK, README = "figures.yaml", "figures.lock", "README.md"
 _SHOWN = re.compile(r"(?m)^(<!-- ([\w./-]+\.csv) -->\n)(?:\|.*\n?)*")
 
-
 # With the signatures of its runs, and sentences on what is left out.
 Made = tuple["Table | Picture", set[str], list[str]]
-    "Table | Picture", set[str], list[str]
-]  # with the signatures of its runs, and sentences on what is left out
 
 
 @dataclass(frozen=True)

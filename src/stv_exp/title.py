@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
-from stv_exp.config import Config
+from stv_exp.config import Config, setting
 from stv_exp.methods.method import OWN, Method
 from stv_exp.report.damage import flat
 
@@ -58,8 +58,8 @@ def _is_read(config: Config, key: str) -> bool:
     method = Method.of(config)
     if key in ("method.k", "method.m"):
         return key in method.reads
-    if key == "method.shots":
-        return config.method.shots > 0
+    if key == "method.shots" or key.startswith("fit."):
+        return bool(setting(config, key))
     return not _is_own(key) or key in method.reads
 
 

@@ -37,3 +37,8 @@ class TrainConfig:
     virtual: Positive = 8
     rank: Count = 8
     unseen: bool = False
+
+    @property
+    def to_the_end(self) -> bool:
+        """Whether losses are of what ends an answer too."""
+        return self.tokens == "all"

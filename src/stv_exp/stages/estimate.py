@@ -92,7 +92,7 @@ def _settling(prompt: float) -> Estimate:
 def _train(config: Config) -> Estimate:
     """The teacher's prompts, if there is one, and the batches that gradients come from; a start from means is small."""
     n, train, edit = len(_task(config).support), config.train, Method.of(config).edit
-    answer = _answer(config, train.tokens == "all")
+    answer = _answer(config, train.to_the_end)
     behind = _prompt(config, train.shots) + answer - 1 if edit.taught else 0
     each = train.batch * (_prompt(config, 0) + answer - 1)
     steps = affordable(config, n * behind, lambda steps: 3 * steps * each, train.epochs * edit.per_epoch(n))

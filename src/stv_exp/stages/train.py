@@ -119,7 +119,7 @@ class Training(Stage):
         self.step = 0
         self.per_epoch = edit.per_epoch(len(task.support))
         self._rewarded = 1 if config.train.tokens == "first" else None  # of an answer's tokens; None: all
-        self._ended = config.train.tokens == "all"
+        self._ended = config.train.to_the_end
         self.steps = self._affordable()
         self._states: dict[str, Any] = {}
 
