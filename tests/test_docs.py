@@ -31,7 +31,7 @@ LASTING = (" method=", "smollm2", "--study", "queries_to_pay", "=check_data")
 JOBS = 2  # of a sweep of one method; of several methods all, at one value each of what else varies
 RIVALS = ["train.epochs=1", "train.shots=2", "train.batch=4"]
 SMALL_RECIPE = ["tower_steps=1", "perception_steps=1", "steps=3", "images=60", "drawings=60", "sequences=2"]
-LEARNED = ("where", "locations", "candidates", "policy", "when", "shots", "shift", "cost")  # studies, a few jobs of each
+STUDIES_OF_JOBS = ("where", "locations", "candidates", "policy", "when", "shots", "shift", "cost")
 
 
 def blocks(language: str, pages: Sequence[Path] = DOCS) -> list[str]:
@@ -80,7 +80,7 @@ def small(command: str) -> list[str]:
     given = {w.split("=")[0] for w in words}
     if "+experiment=pretrain_testbed" in words:
         return words + [f"pretrain.{setting}" for setting in [*SMALL_RECIPE, "distinct_images=12"]]
-    if any(f"+experiment={name}" in words for name in LEARNED):
+    if any(f"+experiment={name}" in words for name in STUDIES_OF_JOBS):
         return [*words, "debug=true", "seed=0", f"hydra.sweeper.subset={JOBS}"]
     extra = read_by(words, SMALL + SMALL_SELECTION) + (["seed=0"] if "+experiment=quickstart" in words else [])
     if "-m" in words[3:] and "plan=true" not in words and not any("," in w for w in words if w.startswith("method=")):
