@@ -37,7 +37,7 @@ def stamps(tmp_path) -> Path:
 @pytest.mark.parametrize(
     ("name", "task", "counts", "answers"),
     [
-        ("shapes", "position-shared-0", ("support", "20", "32x32"), "4 labels"),
+        ("shapes", "position-shared-0", ("support", "20", "64x64"), "4 labels"),
         ("words", "antonym", ("support", "20", "0", "-"), "open answers"),
         ("easy_vqa", "easy-colour-0", ("support", "20", "64x64"), "8 labels"),
     ],
