@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import stv_exp
 from stv_exp.disk.files import checksum
 from stv_exp.disk.study import Entry, Study
 from stv_exp.figures import LOCK, README, SPEC, figures, main, with_tables
+from stv_exp.report.gallery import PICTURES
 from tests.report_study import write_study
 
 ROOT = Path(__file__).parents[1]
-STUDIES = sorted(path.parent for path in ROOT.glob("experiments/*/figures.yaml"))
+STUDIES = sorted(path.parent for path in ROOT.glob("experiments/**/figures.yaml"))
 TASKS = ["easy", "hard"]
 ASKED = """
 methods:
@@ -65,10 +67,19 @@ def test_every_readme_shows_its_csvs_and_every_csv_is_that_of_its_runs(folder):
     lock = yaml.safe_load((folder / LOCK).read_text())
     assert with_tables(text, folder) == text
     assert [Path(name).stem for name in lock] == [*figures(folder)]
-    assert {path.name for path in folder.iterdir() if path.suffix in (".csv", ".png")} <= lock.keys()
+    assert {path.name for path in folder.iterdir() if path.suffix == ".csv" or path.name in PICTURES} <= lock.keys()
     for name, own in lock.items():
         shown = f"<!-- {name} -->" if name.endswith(".csv") else f"]({name})"
         assert checksum(folder / name) == own["sha256"] and own["runs"] and shown in text
+
+
+def test_the_first_page_shows_what_a_study_has_found():
+    """Its tables and its picture lie in folders that have a lock."""
+    text = (ROOT / README).read_text(encoding="utf-8")
+    shown = re.findall(r"<!-- (\S+\.csv) -->|\]\((experiments/\S+\.png)\)", text)
+    assert with_tables(text, ROOT) == text and any(table for table, _ in shown)
+    for path in (ROOT / (table or picture) for table, picture in shown):
+        assert path.name == "page.png" or path.name in yaml.safe_load((path.parent / LOCK).read_text())
 
 
 def test_the_tables_are_the_means_of_the_runs_that_the_lock_names(monkeypatch, outputs, study):
