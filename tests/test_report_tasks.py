@@ -128,6 +128,29 @@ def test_settings_that_come_with_a_benchmark_split_no_row_and_are_said(tmp_path,
     assert "Benchmarks come with a dataset.support of their own: 4000 for dtd, 200 for vizwiz." in notes(capsys)
 
 
+def test_wrong_labels_and_sources_that_come_with_a_benchmark_split_no_row(tmp_path, capsys):
+    """Each kind of task has its own; what asks without demonstrations has no source anywhere."""
+    source = {"family": "plain"}
+    for name, noise in (("clean", 0.0), ("noisy", 0.3), ("shifted", 0.0)):
+        data = {"name": name, "label_noise": noise}
+        learned = {"scan": {"pairs": 2}} | ({"fit": source} if name == "shifted" else {})
+        write_run(tmp_path, f"stv-{name}", RIGHT, ["cat"], dataset=data, **learned)
+        write_run(tmp_path, f"zero-{name}", RIGHT, ["cat"], dataset=data, method={"name": "zero_shot", "shots": 0})
+    assert set(rows(report(tmp_path))) == {"stv", "zero_shot"}
+    said = notes(capsys)
+    assert (
+        "Benchmarks come with a dataset.label_noise of their own: 0.0 for clean, 0.3 for noisy, 0.0 for shifted."
+        in said
+    )
+    assert "Benchmarks come with a fit.family of their own: plain for shifted." in said
+
+
+def test_two_sources_on_one_benchmark_are_two_rows(tmp_path):
+    for i, source in enumerate(({}, {"fit": {"task": "b"}})):
+        write_run(tmp_path, str(i), RIGHT, ["cat"], scan={"pairs": 2}, **source)
+    assert set(rows(report(tmp_path))) == {"stv", "stv fit.task=b"}
+
+
 def test_a_setting_of_one_name_in_two_sections_is_written_with_its_section(tmp_path):
     for shots, pairs in ((1, 2), (2, 1)):
         write_run(tmp_path, str(shots), RIGHT, ["cat"], method={"shots": shots}, scan={"shots": pairs})

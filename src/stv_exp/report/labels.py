@@ -31,18 +31,19 @@ class Rows:
 
         A method's own vary among its runs; those of model and dataset among any, as all are compared with all.
         """
-        everywhere = [key for key in self._vary(self.records, self._is_shared) if key not in self.benchmarks]
+        everywhere = self._vary(self.records, self._is_shared)
         by_method = {record.method: [r for r in self.records if r.method == record.method] for record in self.records}
-        return {method: [*_needed(self._vary(own, _is_own), own), *everywhere] for method, own in by_method.items()}
+        told = {method: [*_needed(self._vary(own, _is_own), own), *everywhere] for method, own in by_method.items()}
+        return {method: [key for key in keys if key not in self.benchmarks] for method, keys in told.items()}
 
     @cached_property
     def benchmarks(self) -> dict[str, dict[str, Any]]:
         """Settings that each benchmark has one value of, such as its template: by setting, then by benchmark."""
         found = {}
-        for key in self._vary(self.records, is_fit):
-            values = {str(r.settings["dataset.name"]): r.settings.get(key) for r in self.records}
-            same = all(r.settings.get(key) == values[str(r.settings["dataset.name"])] for r in self.records)
-            if same and key != "dataset.label_noise":
+        for key in self._vary(self.records, lambda key: is_fit(key) or _is_source(key)):
+            own = [r for r in self.records if not _is_source(key) or _learns(r)]
+            values = {str(r.settings["dataset.name"]): r.settings.get(key) for r in own}
+            if all(r.settings.get(key) == values[str(r.settings["dataset.name"])] for r in own):
                 found[key] = values
         return found
 
@@ -93,7 +94,7 @@ class Rows:
         last = Counter(key.rpartition(".")[2] for key in keys)
         told = [key for key in keys if key in record.settings and key not in selected and key != MODEL]
         # Their last words alone would be taken for other settings.
-        whole = {key for key in told if key.endswith(".model") or key.startswith("fit.")}
+        whole = {key for key in told if key.endswith(".model") or _is_source(key)}
         short = {key: end if last[end := key.rpartition(".")[2]] == 1 and key not in whole else key for key in told}
         return [f"{printable(short[key])}={shown(record.settings[key])}" for key in told]
 
@@ -154,6 +155,16 @@ def _is_own(key: str) -> bool:
     return not key.startswith(("dataset.", "model.")) and key != METHOD
 
 
+def _is_source(key: str) -> bool:
+    """Whether a setting says what a method has learned from, where that is not what it is asked about."""
+    return key.startswith("fit.")
+
+
+def _learns(record: Record) -> bool:
+    """Whether a run has looked at the support; else it has no source, whatever others have."""
+    return bool(record.settings.get("method.shots")) or any(k.startswith(("scan.", "train.")) for k in record.settings)
+
+
 def _text(record: Record, key: str) -> str:
     """A value to compare, in which nothing is not the value null."""
     return json.dumps(record.settings[key]) if key in record.settings else ""
@@ -176,5 +187,5 @@ def _told(key: str, values: Iterable[str]) -> str:
 
 
 def _own_values(key: str, values: dict[str, Any]) -> str:
-    told = [f"{shown(value)} for {printable(name)}" for name, value in values.items()]
+    told = [f"{shown(value)} for {printable(name)}" for name, value in values.items() if value is not None]
     return f"Benchmarks come with a {one_line(key)} of their own: {listed(told)}."
