@@ -23,7 +23,7 @@ from tests.qwen_vl_checkpoint import pickle_weights, write_qwen_vl
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-STUDIES = sorted((ROOT / "experiments").glob("*/README.md"))
+STUDIES = sorted((ROOT / "experiments").glob("**/README.md"))
 DOCS = [ROOT / "README.md", *PAGES, *STUDIES, ROOT / "src/stv_exp/testbed/README.md"]
 SMALL = ["dataset.support=12", "dataset.eval=4", "scan.pairs=8", "scan.shots=2", "policy.steps=2", "policy.samples=4"]
 SMALL_SELECTION = ["policy.selection_draws=2", "policy.selection_items=2", "policy.queries=2"]
@@ -150,7 +150,7 @@ def with_data(words: list[str], folder: Path) -> list[str]:
 
 def write_figures(study: Path) -> None:
     """A study's folder that asks for a table of the run that is there."""
-    study.mkdir(parents=True)
+    study.mkdir(parents=True, exist_ok=True)
     (study / "figures.yaml").write_text("methods: {study: runs, rows: [method]}")
     (study / "README.md").write_text("<!-- methods.csv -->\n")
 
