@@ -97,6 +97,12 @@ def test_ambiguous_tasks_need_many_shots():
     assert one <= 0.60 and eight >= one + 0.15
 
 
+def test_the_many_are_not_solved_by_eight():
+    many = names("many")[::50]  # one of each attribute
+    four, eight = (measured(many, shots=s, eval=60) for s in (4, 8))
+    assert four + 0.1 <= eight <= 0.8
+
+
 def test_the_explicit_question_needs_no_demonstrations():
     assert measured(names("ambiguous")[:4], shots=0, explicit_question=True) > 0.75
 
@@ -131,6 +137,17 @@ def test_training_sequences_are_what_the_processor_makes_of_a_prompt(recipe, pro
     assert torch.equal(again["input_ids"][0], batch.input_ids[0])
     ours = pixels(curriculum.galleries["shapes"].pictures[: len(words)], processor)
     torch.testing.assert_close(again["pixel_values"][0], ours, rtol=0, atol=1e-5)
+
+
+def test_half_of_the_sequences_are_of_the_many_and_perception_asks_for_none(recipe, processor):
+    curriculum = Curriculum(processor, replace(recipe, sequences=400), seed=0)
+    drawn = curriculum._draw_tasks("shapes", np.random.default_rng(0))
+    assert 0.4 < fmean(task.group == "many" for task in drawn) < 0.6
+    assert {task.group for task in curriculum._draw_tasks("easy", np.random.default_rng(0))} == {"unambiguous"}
+    known = {curriculum.questions[task.name] for task in shape_tasks().values() if task.group != "many"}
+    asked = Curriculum(processor, recipe, seed=0)._perception("shapes", np.random.default_rng(0))
+    questions = asked.input_ids[:, :-1][asked.targets[:, :-1] >= 0].tolist()
+    assert known & set(questions) and not set(questions) & set(curriculum.questions.values()) - known
 
 
 def test_a_picture_alone_is_asked_for_what_its_family_has(recipe, processor):
