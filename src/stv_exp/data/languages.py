@@ -14,6 +14,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from stv_exp.data.drawing import ATTRIBUTES
@@ -50,6 +51,7 @@ class LabelTask:
         return f"{named}?"
 
 
+@cache  # every job of a sweep asks for one of them
 def shape_tasks() -> dict[str, LabelTask]:
     """The 260 tasks over drawn images by name: 40 unambiguous, 20 ambiguous, 200 many."""
     return {task.name: task for task in (*_unambiguous_tasks(), *_ambiguous_tasks(), *_many_tasks())}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stv_exp.artefacts.effects import Effects
 from stv_exp.artefacts.scan import Scan
-from stv_exp.config import Config, learned_from
+from stv_exp.config import Config
 from stv_exp.data.prompts import Prompt, make_prompt
 from stv_exp.data.task import Task
 from stv_exp.methods.guard import blamed, checked_effects
@@ -84,7 +84,7 @@ class Replacement(Stage):
 
     def _probabilities(self, batch: list[Prompt], which: slice) -> Tensor:
         """`[Q, S]` with each of S locations replaced alone; `[Q, 1]` with nothing where S is 0."""
-        answers = [self.backbone.encode_answer(p, learned_from(self.config).template)[:1] for p in batch]
+        answers = [self.backbone.encode_answer(p, p.template)[:1] for p in batch]
         insertion = alone(self.locations[which], self.vectors[which], self.site)
         return self.scorer.score(batch, answers, insertion, "prompt")[..., 0].exp().cpu()
 

@@ -155,10 +155,9 @@ def _prompt(config: Config, shots: int) -> float:
 
 def _answer(config: Config, ended: bool = False) -> float:
     """Tokens of an answer in the mean over a few, with what ends it if `ended`."""
-    template = learned_from(config).template
 
     def length(backbone: Backbone, prompt: Prompt) -> int:
-        return len(backbone.encode_answer(prompt, template, ended))
+        return len(backbone.encode_answer(prompt, prompt.template, ended))
 
     return _mean(f"answer {ended}", config, 0, length)
 
@@ -168,7 +167,7 @@ def _mean(kind: str, config: Config, shots: int, length: Callable[[Backbone, Pro
     if key not in _lengths:
         task, backbone = _task(config), _skeleton(config.model)
         sampler = DemonstrationSampler(task, 0)
-        queries = task.support[:SAMPLE]
-        prompts = [make_prompt(learned_from(config).template, q, sampler.draw(q, shots, "length")) for q in queries]
+        template, queries = learned_from(config).template, task.support[:SAMPLE]
+        prompts = [make_prompt(template, q, sampler.draw(q, shots, "length")) for q in queries]
         _lengths[key] = fmean(length(backbone, prompt) for prompt in prompts)
     return _lengths[key]

@@ -32,7 +32,7 @@ class Means(Stage):
         self.answered = answered
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> Tensor:
-        answers = [self.backbone.encode_answer(prompt, learned_from(self.config).template) for prompt in batch]
+        answers = [self.backbone.encode_answer(prompt, prompt.template) for prompt in batch]
         kept = answers if self.answered else [answer[:0] for answer in answers]
         return last_states(self.backbone, batch, kept, self.site)
 
@@ -54,7 +54,8 @@ class FrozenModel:
     def moved(self, site: str, n: int) -> Tensor:
         """What the answers of `n` support examples change `[n, L, hidden]`; see `Frozen.moved`."""
         drawn = random.Random(f"{self.config.seed}/moved").sample(self.task.support, min(n, len(self.task.support)))
-        prompts = [make_prompt(learned_from(self.config).template, example) for example in drawn]
+        template = learned_from(self.config).template
+        prompts = [make_prompt(template, example) for example in drawn]
         return self._captured(prompts, site, True) - self._captured(prompts, site, False)
 
     def _captured(self, prompts: Sequence[Prompt], site: str, answered: bool) -> Tensor:

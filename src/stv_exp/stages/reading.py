@@ -21,7 +21,8 @@ from stv_exp.stages.trainer import Stage
 def read(backbone: Backbone, task: Task, config: Config) -> Readings:
     """Activations of `scan.per_label` support queries of each label, each alone; raises `StvError` on NaN."""
     queries = labelled(task, config)
-    prompts = [make_prompt(learned_from(config).template, query) for query in queries]
+    template = learned_from(config).template
+    prompts = [make_prompt(template, query) for query in queries]
     found = captured(backbone, task, prompts, config)
     return Readings(found, [q.answers[0] for q in queries], [q.id for q in queries], config.method.site)
 

@@ -113,6 +113,7 @@ class CandidateSearch(Stage):
         self.history: defaultdict[str, list[float]] = defaultdict(list)
         self.step = 0
         self._answers: dict[str, Tensor] = {}
+        self._template = learned_from(config).template
         self._rewarded = 1 if config.policy.reward == "first" else None  # of an answer's tokens; None: all
         self._optimizer_state: dict[str, Any] | None = None
         self._counted = {name: getattr(backbone, name) for name in COUNTED}
@@ -223,13 +224,13 @@ class CandidateSearch(Stage):
 
     def _prompt(self, query: Example) -> Prompt:
         """The query alone, as it is asked once the vector stands for the demonstrations."""
-        return make_prompt(learned_from(self.config).template, query)
+        return make_prompt(self._template, query)
 
     def _answer(self, prompt: Prompt) -> Tensor:
         query = prompt.query
         if query.id not in self._answers:
             encode = self.scorer.backbone.encode_answer
-            self._answers[query.id] = encode(prompt, learned_from(self.config).template)
+            self._answers[query.id] = encode(prompt, prompt.template)
         return self._answers[query.id]
 
 

@@ -29,8 +29,8 @@ class Teacher(Stage):
         self.observed = observed
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[tuple[Tensor, Tensor | None]]:
-        template, ended = learned_from(self.config).template, self.config.train.to_the_end
-        answers = [self.backbone.encode_answer(prompt, template, ended) for prompt in batch]
+        ended = self.config.train.to_the_end
+        answers = [self.backbone.encode_answer(prompt, prompt.template, ended) for prompt in batch]
         found = said(self.backbone, batch, answers, observed=self.observed)
         return [part.kept() for part in found.by_answer(answers)]
 
