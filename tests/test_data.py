@@ -85,17 +85,31 @@ def test_demonstrations_depend_on_seed_and_query_not_on_the_order_of_calls(task)
     assert DemonstrationSampler(task, 1).draw(first, 3, "x") != a.draw(first, 3, "x")
 
 
-def test_label_noise_is_the_share_of_wrong_labels(task):
-    right = {e.id: e.answers for e in task.support}
-    drawn = [d for q in task.support for d in DemonstrationSampler(task, 0, 0.25).draw(q, 20, "x")]
-    wrong = [d for d in drawn if d.answers != right[d.id]]
-    assert 0.18 < len(wrong) / len(drawn) < 0.32
-    assert all(d.answers[0] in task.labels for d in wrong)
+def wrong_labels(task: Task, share: float) -> dict[str, str]:
+    right, noisy = {e.id: e for e in task.support}, task.mislabelled(share)
+    assert noisy.evaluation == task.evaluation  # what a method is judged by is right
+    assert [replace(e, answers=right[e.id].answers) for e in noisy.support] == list(task.support)
+    return {e.id: e.answers[0] for e in noisy.support if e.answers != right[e.id].answers}
+
+
+def test_label_noise_is_the_share_of_the_support_with_another_label(task):
+    wrong = wrong_labels(task, 0.25)
+    assert len(wrong) == round(0.25 * len(task.support)) > 0
+    assert set(wrong.values()) <= set(task.labels)
+    assert wrong.items() <= wrong_labels(task, 0.5).items() and len(wrong_labels(task, 1)) == len(task.support)
+
+
+def test_label_noise_is_in_all_that_a_method_learns_from_and_in_none_of_its_queries(config):
+    noisy = replace(config, dataset=replace(config.dataset, label_noise=1.0, validation=3))
+    task, clean = load_task(noisy), load_task(replace(noisy, dataset=replace(noisy.dataset, label_noise=0.0)))
+    for one, other in zip((*task.support, *task.validation), (*clean.support, *clean.validation), strict=True):
+        assert one.id == other.id and one.answers != other.answers
+    assert [e.answers for e in task.evaluation] == [e.answers for e in clean.evaluation]
 
 
 def test_label_noise_without_a_closed_set_of_labels_is_refused(task):
     with pytest.raises(StvError, match="label_noise"):
-        DemonstrationSampler(replace(task, labels=()), 0, 1.0).draw(task.evaluation[0], 1, "x")
+        replace(task, labels=()).mislabelled(0.5)
 
 
 def test_more_demonstrations_than_there_are_is_refused(task):

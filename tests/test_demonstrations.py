@@ -28,9 +28,9 @@ def with_choice(config: Config, choice: str) -> Config:
 
 @pytest.fixture
 def sampler_of(backbone, task, config):
-    def make(choice: str, seed: int = 0, noise: float = 0.0, share: float = 1.0) -> DemonstrationSampler:
+    def make(choice: str, seed: int = 0, share: float = 1.0) -> DemonstrationSampler:
         features = demonstration_features(backbone, task, with_choice(config, choice), task.evaluation)
-        return DemonstrationSampler(task, seed, noise, choice, features, share)
+        return DemonstrationSampler(task, seed, choice, features, share)
 
     return make
 
@@ -55,15 +55,6 @@ def test_a_choice_depends_on_seed_and_query_not_on_the_order_of_calls(sampler_of
     a, b = sampler_of(choice, share=0.5), sampler_of(choice, share=0.5)
     forwards = [ids(a, query, 4) for query in task.evaluation]
     assert forwards == [ids(b, query, 4) for query in task.evaluation[::-1]][::-1]
-
-
-@pytest.mark.parametrize("choice", CHOICES)
-def test_label_noise_changes_what_a_choice_shows_not_what_it_chooses(sampler_of, task, choice):
-    right = {e.id: e.answers for e in task.support}
-    clean, noisy = sampler_of(choice), sampler_of(choice, noise=1.0)
-    for query in task.evaluation:
-        assert ids(clean, query, 4) == ids(noisy, query, 4)
-        assert all(d.answers != right[d.id] for d in noisy.draw(query, 4, "x"))
 
 
 def answered(counts: dict[str, int]) -> Task:

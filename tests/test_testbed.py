@@ -107,7 +107,7 @@ def test_the_explicit_question_needs_no_demonstrations():
     assert measured(names("ambiguous")[:4], shots=0, explicit_question=True) > 0.75
 
 
-def test_wrong_labels_in_demonstrations_cost_accuracy():
+def test_wrong_labels_cost_accuracy():
     task = names("ambiguous")[:4]
     wrong, right = (measured(task, shots=4, eval=60, label_noise=noise) for noise in (0.5, 0.0))
     assert wrong < right - 0.1

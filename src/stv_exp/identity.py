@@ -20,7 +20,7 @@ from stv_exp.models.sources import fingerprint
 
 # Raised by hand when the results of a stage would change.
 VERSIONS = {"scan": 4, "bank": 4, "policy": 4, "run": 4}
-SOME = {"effects": 1, "train": 2}  # of stages that few methods have: the identity of others' results names none
+SOME = {"effects": 1, "train": 2, "labels": 2}  # of what few runs have: the identity of others' results names none
 JUDGED = ("eval", "eval_split", "max_new_tokens", "metric")  # of the dataset, what only evaluation reads
 
 
@@ -83,7 +83,7 @@ def origin(config: Config) -> dict[str, Any]:
         return {"code": VERSIONS}
     data = _sign("data", sources(config.dataset, config.outputs))
     method = Method.of(config)
-    has = {"effects": method.where.asks, "train": method.trains}
+    has = {"effects": method.where.asks, "train": method.trains, "labels": config.dataset.label_noise > 0}
     code = VERSIONS | {stage: version for stage, version in SOME.items() if has[stage]}
     return {"code": code, "model": fingerprint(config.model.name), "data": data}
 
@@ -98,7 +98,7 @@ def _data(dataset: DatasetConfig, outputs: str) -> dict[str, Any]:
     """Its settings, with what they name instead of the paths."""
     data, read = asdict(dataset), sources(dataset, outputs)
     data["root"], data["episode"]["annotations"] = read.pop("root"), read.pop("annotations")
-    return data | read
+    return data | read | ({"labels": SOME["labels"]} if dataset.label_noise else {})
 
 
 def _values(config: Config, keys: Iterable[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import heapq
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice, zip_longest
 from typing import Any
@@ -26,13 +26,12 @@ class DemonstrationSampler:
     """Demonstrations from the support split, never the query itself, by one of `CHOICES`.
 
     The draw depends on the seed, the query's id and the purpose only, not on the order of calls. `features` hold the
-    support and the queries where the choice compares them. With `label_noise` that share of the demonstrations shows
-    another label of the task. `share` is the share of the support that facility location sees, another one each draw.
+    support and the queries where the choice compares them. `share` is the share of the support that facility location
+    sees, another one each draw.
     """
 
     task: Task
     seed: int
-    label_noise: float = 0.0
     choice: str = "random"
     features: Features = field(default_factory=dict)
     share: float = 1.0
@@ -47,17 +46,7 @@ class DemonstrationSampler:
             return ()
         check_shots(self.task, shots)
         pick = random.Random(f"{self.seed}/{purpose}/{query.id}")
-        return tuple(self._noisy(example, pick) for example in self._chooser.draw(query, shots, pick))
-
-    def _noisy(self, example: Example, pick: random.Random) -> Example:
-        if pick.random() >= self.label_noise:
-            return example
-        wrong = [label for label in self.task.labels if label not in example.answers]
-        if not wrong:
-            raise StvError(
-                f"dataset.label_noise needs a closed set of labels, and {self.task.name} has none; set it to 0."
-            )
-        return replace(example, answers=(pick.choice(wrong),))
+        return tuple(self._chooser.draw(query, shots, pick))
 
 
 def check_shots(task: Task, shots: int) -> None:

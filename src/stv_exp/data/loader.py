@@ -13,11 +13,14 @@ from stv_exp.errors import StvError
 
 
 def load_task(config: Config) -> Task:
-    """The queries of `config.dataset`, and the support that `config.fit` names; raises `StvError` for no loader."""
+    """The queries of `config.dataset`, and the support that `config.fit` names, a share of it mislabelled if asked for.
+
+    Raises `StvError` where there is no loader.
+    """
     task, source = _loaded(config.dataset), learned_from(config)
     if source != config.dataset:
         task = replace(task, support=_loaded(source).support)
-    return task.held_out(config.dataset.validation)
+    return task.mislabelled(config.dataset.label_noise).held_out(config.dataset.validation)
 
 
 def _loaded(config: DatasetConfig) -> Task:

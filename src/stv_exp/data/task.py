@@ -72,6 +72,27 @@ class Task:
             if both := {e.id for e in splits[one]} & {e.id for e in splits[other]}:
                 raise StvError(f"{self.name} has {min(both)!r} in both {one} and {other}; the splits must not touch.")
 
+    def mislabelled(self, share: float) -> Task:
+        """The same with another label at a `share` of the support: the same examples for every seed.
+
+        Those that are wrong with a share are wrong in the same way with a larger one. Raises `StvError` where the
+        labels are no closed set.
+        """
+        if not share:
+            return self
+        if len(self.labels) < 2:
+            raise StvError(f"dataset.label_noise needs a closed set of labels, and {self.name} has none; set it to 0.")
+        order = list(range(len(self.support)))
+        random.Random("label_noise").shuffle(order)
+        support = list(self.support)
+        for i in order[: round(share * len(order))]:
+            support[i] = self._wrong(support[i])
+        return replace(self, support=tuple(support))
+
+    def _wrong(self, example: Example) -> Example:
+        wrong = [label for label in self.labels if label not in example.answers]
+        return replace(example, answers=(random.Random(example.id).choice(wrong),)) if wrong else example
+
     def held_out(self, n: int) -> Task:
         """The same with `n` examples moved from the support to validation, the same ones for every seed."""
         if n == 0:

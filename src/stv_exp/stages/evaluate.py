@@ -121,7 +121,7 @@ def _prompts(backbone: Backbone, task: Task, queries: Sequence[Example], config:
     """Queries behind their demonstrations; without any, nothing is compared."""
     shots, choice = config.method.shots, config.demonstrations.choice
     features = demonstration_features(backbone, task, config, queries) if shots else {}
-    sampler = DemonstrationSampler(task, config.seed, config.dataset.label_noise, choice, features)
+    sampler = DemonstrationSampler(task, config.seed, choice, features)
     template = learned_from(config).template if split == "validation" else config.dataset.template
     return [make_prompt(template, q, sampler.draw(q, shots, split)) for q in queries]
 

@@ -73,8 +73,7 @@ def with_demonstrations(
 
 def support_sampler(task: Task, config: Config, features: Features | None = None) -> DemonstrationSampler:
     """Demonstrations for queries of the support itself."""
-    choice, noise = config.demonstrations.choice, config.dataset.label_noise
-    return DemonstrationSampler(task, config.seed, noise, choice, features or {}, _SHARE)
+    return DemonstrationSampler(task, config.seed, config.demonstrations.choice, features or {}, _SHARE)
 
 
 def captured(backbone: Backbone, task: Task, prompts: Sequence[Prompt], config: Config) -> Tensor:
