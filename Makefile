@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)  ## set up, compare all methods on the testbed, print the table, save the pictures
-	$(BIN)/python -m stv_exp +experiment=quickstart
+	$(BIN)/python -m stv_exp +experiment=quickstart launch=joblib
 
 ELSEWHERE = not gpu and not network and not faults and not slurm and not ray
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder

@@ -111,6 +111,19 @@ def test_the_readme_keeps_its_words_and_a_number_changed_by_hand_is_seen(monkeyp
     assert with_tables(changed, study) == text != changed
 
 
+def test_readmes_above_that_show_a_table_by_its_path_are_drawn_too(monkeypatch, outputs, study):
+    inner = study / "experiments" / "one"
+    inner.mkdir(parents=True)
+    for name in (SPEC, README):
+        (study / name).rename(inner / name)
+    (study / README).write_text("# Above\n\n<!-- experiments/one/methods.csv -->\n| old |\n")
+    (inner.parent / README).write_text("# Not shown\n\n<!-- one/other.csv -->\n| old |\n")
+    assert drawn(monkeypatch, inner, outputs) == 0
+    table = (inner / README).read_text().partition("<!-- methods.csv -->\n")[2].partition("\n\n")[0]
+    assert (study / README).read_text() == f"# Above\n\n<!-- experiments/one/methods.csv -->\n{table}\n"
+    assert "| old |" in (inner.parent / README).read_text()
+
+
 def test_a_folder_without_a_readme_is_left_as_it_is(monkeypatch, capsys, outputs, study):
     (study / README).unlink()
     assert drawn(monkeypatch, study, outputs) == 1

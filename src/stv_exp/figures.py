@@ -1,7 +1,7 @@
 """`python -m stv_exp.figures experiments/NAME [outputs]`: the tables of a study's README, made of the runs on disk.
 
 `figures.yaml` of the folder names them. Each becomes a CSV, which README shows below a comment with its name, and
-`figures.lock` says which runs it is of. A table of another study is shown by its path.
+`figures.lock` says which runs it is of. A table of another study is shown by its path, also by READMEs of folders above.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +85,7 @@ def main() -> int:
 
 
 def draw(study: Path, outputs: Path) -> None:
-    """Write the CSVs, the lock and README's tables; raises `StvError` where a figure's runs are not there."""
+    """Write the CSVs, the lock and the tables of READMEs; raises `StvError` where a figure's runs are not there."""
     made = dict(_made(name, figure, outputs) for name, figure in figures(study).items())
     text = (study / README).read_text(encoding="utf-8")
     others = {name for _, name in _SHOWN.findall(text)} - made.keys()
@@ -96,10 +96,20 @@ def draw(study: Path, outputs: Path) -> None:
         write_text(study / name, drawn.csv()) if isinstance(drawn, Table) else write_picture(study / name, drawn)
         lock[name] = {"sha256": checksum(study / name), "runs": " ".join(sorted(runs))}
     write_text(study / LOCK, yaml.safe_dump(lock, width=118, sort_keys=False))
-    write_text(study / README, with_tables(text, study))
+    readmes = [study / README, *_above(study, made)]
+    for readme in readmes:
+        write_text(readme, with_tables(readme.read_text(encoding="utf-8"), readme.parent))
     for note in dict.fromkeys(f"{name}: {note}" for name, (*_, notes) in made.items() for note in notes):
         print_line(f"note: {note}")
-    print_line(f"Written to {study}: {', '.join(made)}, {LOCK}, {README}")
+    print_line(f"Written to {study}: {', '.join(made)}, {LOCK}; {', '.join(map(str, readmes))}")
+
+
+def _above(study: Path, names: Iterable[str]) -> list[Path]:
+    """READMEs of the folders above that show one of the study's tables by its path."""
+    written = {(study / name).resolve() for name in names}
+    readmes = [folder / README for folder in study.resolve().parents if (folder / README).is_file()]
+    shown = {readme: _SHOWN.findall(readme.read_text(encoding="utf-8")) for readme in readmes}
+    return [readme for readme in readmes if written & {(readme.parent / name).resolve() for _, name in shown[readme]}]
 
 
 def figures(study: Path) -> dict[str, Figure]:
