@@ -1,7 +1,7 @@
 """`python -m stv_exp.figures experiments/NAME [outputs]`: the tables of a study's README, made of the runs on disk.
 
 `figures.yaml` of the folder names them. Each becomes a CSV, which README shows below a comment with its name, and
-`figures.lock` says which runs it is of. A table of another study is shown by its path, also by READMEs of folders above.
+`figures.lock` says which runs it is of. READMEs of folders above show it by its path, as a study may another one's.
 """
 
 from __future__ import annotations
