@@ -466,7 +466,7 @@ def test_a_run_hands_its_edit_on_to_its_vector(config):
 
 
 def test_a_budget_counts_the_tokens_that_are_rewarded(backbone, task, config):
-    """Answers of two tokens, of which the first alone is rewarded: twice as many steps."""
+    """Answers of two tokens, of which the first alone is rewarded: twice as many steps. What ends them is one more."""
     template = replace(config.dataset.template, answer=" {answer} {answer}")
     config = replace(config, dataset=replace(config.dataset, template=template))
     bank = build_bank(scan(backbone, task, config), config)
@@ -475,4 +475,4 @@ def test_a_budget_counts_the_tokens_that_are_rewarded(backbone, task, config):
         one = replace(config, policy=replace(config.policy, budget=160, reward=reward))
         return CandidateSearch(backbone, task, bank, Method.of(one).how, one).steps
 
-    assert (steps("all"), steps("first")) == (10, 20)
+    assert (steps("all"), steps("first"), steps("ended")) == (10, 20, 6)

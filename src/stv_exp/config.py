@@ -183,9 +183,10 @@ class PolicyConfig:
 
     `budget` replaces `steps`: as many as that many token-forwards of candidates pay for (a token through all layers is
     1, a backward pass counts 2; 0: no budget). `reward` is the mean log-likelihood of the answer's tokens, all or the
-    first. `baseline` is standardised or leave_one_out. `threshold`: no mask holds a location that is less probable. A
-    softmax over candidates goes from `temperature` to `final_temperature`; without `straight_through` its forward is
-    soft too. `cache_bytes` of prefixes are kept (0: what fits in half of the free memory).
+    first, or ended: with what ends it. `baseline` is standardised or leave_one_out. `threshold`: no mask holds a
+    location that is less probable. A softmax over candidates goes from `temperature` to `final_temperature`; without
+    `straight_through` its forward is soft too. `cache_bytes` of prefixes are kept (0: what fits in half of the free
+    memory).
     """
 
     steps: Positive = 600
@@ -193,7 +194,7 @@ class PolicyConfig:
     samples: Positive = 32
     budget: Many = 0
     lr: Above0 = 0.1
-    reward: Annotated[str, OneOf("all", "first")] = "all"
+    reward: Annotated[str, OneOf("all", "first", "ended")] = "all"
     baseline: str = "standardised"
     threshold: Share = 0.0
     selection_draws: Positive = 10

@@ -69,7 +69,7 @@ def _policy(config: Config) -> Estimate:
     if not isinstance(how, Search):
         return Estimate()
     n_locations = _locations(config)
-    answer = 1.0 if config.policy.reward == "first" else _answer(config)
+    answer = 1.0 if config.policy.reward == "first" else _answer(config, config.policy.reward == "ended")
     prompt, steps = _prompt(config, 0), how.affordable_steps(n_support, n_locations, answer)
     if config.budget:
         spent = _scan(config).tokens + (_effects(config).tokens if Method.of(config).where.asks else 0)

@@ -115,6 +115,7 @@ class CandidateSearch(Stage):
         self._answers: dict[str, Tensor] = {}
         self._template = learned_from(config).template
         self._rewarded = 1 if config.policy.reward == "first" else None  # of an answer's tokens; None: all
+        self._ended = config.policy.reward == "ended"
         self._optimizer_state: dict[str, Any] | None = None
         self._counted = {name: getattr(backbone, name) for name in COUNTED}
         self.steps = self._affordable(spent)
@@ -230,7 +231,7 @@ class CandidateSearch(Stage):
         query = prompt.query
         if query.id not in self._answers:
             encode = self.scorer.backbone.encode_answer
-            self._answers[query.id] = encode(prompt, prompt.template)
+            self._answers[query.id] = encode(prompt, prompt.template, self._ended)
         return self._answers[query.id]
 
 
