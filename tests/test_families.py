@@ -155,7 +155,7 @@ def test_generation_of_a_padded_batch_equals_generation_of_each(backbone, prompt
 @pytest.mark.parametrize("when", ["prompt", "every_step"])
 @pytest.mark.parametrize("site", APART)
 def test_trees_and_repeated_prefixes_score_as_full_forwards(backbone, family, prompts, template, when, site):
-    answers = [backbone.encode_answer(p, template) for p in prompts]
+    answers = [backbone.encode_answer(p) for p in prompts]
     many = insertion(backbone, len(prompts), site)
     expected = full(backbone, prompts, answers, many, when)
     ways = [repeat] if family in UNMASKED else [tree, repeat]
@@ -167,7 +167,7 @@ def test_trees_and_repeated_prefixes_score_as_full_forwards(backbone, family, pr
 @pytest.mark.parametrize("site", SITES)
 def test_the_slope_behind_a_prefix_is_the_slope_of_the_full_forward(backbone, family, prompts, template, site):
     """What a search by gradient follows: left-padded queries of different length, all answer tokens."""
-    answers = [backbone.encode_answer(p, template) for p in prompts]
+    answers = [backbone.encode_answer(p) for p in prompts]
     many, slopes = insertion(backbone, len(prompts), site), []
     way = partial(repeat if family in UNMASKED else tree, backbone, prefill(backbone, prompts))
     for score in (partial(full, backbone, prompts), way):
@@ -187,7 +187,7 @@ def test_scores_of_the_insertion_are_what_generation_chooses(backbone, prompts):
 
 
 def test_the_fastest_way_is_found(backbone, family, prompts, template):
-    way = fastest_way(backbone, prompts, [backbone.encode_answer(p, template) for p in prompts])
+    way = fastest_way(backbone, prompts, [backbone.encode_answer(p) for p in prompts])
     assert way == ("repeat" if family in UNMASKED else "tree")
 
 
@@ -205,7 +205,7 @@ def test_a_tree_that_the_model_does_not_heed_is_noticed(heedless, broken, monkey
     else:
         fill = torch.finfo(torch.float32).min if broken == "blind" else 0
         monkeypatch.setattr(scoring, "_tree_mask", lambda *args: _diagonal(masks(*args), fill))
-    answers = [backbone.encode_answer(p, template) for p in prompts]
+    answers = [backbone.encode_answer(p) for p in prompts]
     rest = "full" if broken == "shifted" else "repeat"  # positions are shared with the repeated prefixes, masks not
     assert fastest_way(backbone, prompts, answers) == rest
 
@@ -270,7 +270,7 @@ def test_branches_that_start_at_the_first_edited_layer_score_alike(backbone, fam
     """Whether each model takes it is settled when its way of scoring is; all that take trees do."""
     if family in UNMASKED:
         pytest.skip("it takes no trees")
-    answers = [backbone.encode_answer(p, template) for p in prompts]
+    answers = [backbone.encode_answer(p) for p in prompts]
     assert (site, when) != (SITES[0], "prompt") or starts_late(backbone, prompts, answers), "asked once a family"
     for lowest in (1, 2):
         many = insertion(backbone, len(prompts), site, len(backbone.site(site)))

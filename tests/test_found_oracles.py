@@ -46,7 +46,7 @@ class Subject:
         return {key: value for key, value in self.backbone.encode([prompt]).items() if key != "token_type_ids"}
 
     def question(self, prompt: Prompt) -> fv.Question:
-        return self.encode(prompt), self.backbone.encode_answer(prompt, self.config.dataset.template)
+        return self.encode(prompt), self.backbone.encode_answer(prompt)
 
     def alone(self, query: Example) -> Prompt:
         return make_prompt(self.config.dataset.template, query)

@@ -115,7 +115,7 @@ def test_quantised_weights_take_insertions(even_folder, quantization):
         plain = backbone.model(**batch).logits[:, -1]
         with TaskVector(backbone.heads.all_locations(), own.flatten(0, 1).float()).inserted(backbone.model):
             torch.testing.assert_close(backbone.model(**batch).logits[:, -1], plain)
-    assert fastest_way(backbone, [prompt], [backbone.encode_answer(prompt, TEXT)]) == "tree"
+    assert fastest_way(backbone, [prompt], [backbone.encode_answer(prompt)]) == "tree"
 
 
 def test_weights_may_be_spread_over_devices(folders):
@@ -178,7 +178,7 @@ def test_models_whose_prefix_cannot_be_kept_are_scored_by_full_forwards(monkeypa
     monkeypatch.setattr(model_class, "forward", legacy)
     with pytest.raises(TypeError):
         prefill(backbone, [prompt])
-    assert fastest_way(backbone, [prompt], [backbone.encode_answer(prompt, TEXT)]) == "full"
+    assert fastest_way(backbone, [prompt], [backbone.encode_answer(prompt)]) == "full"
 
 
 def test_pictures_are_refused_by_a_text_model(folders, task):
@@ -236,7 +236,7 @@ def test_an_answer_is_tokenised_as_it_follows_its_prompt(folders):
     """The prompt's and the answer's tokens are those of both written together."""
     backbone = load_backbone(ModelConfig(str(folders["mistral"])))
     prompt = make_prompt(TEXT, question("two three"))
-    ids = backbone.encode_answer(prompt, TEXT).tolist()
+    ids = backbone.encode_answer(prompt).tolist()
     together = backbone.tokenizer(prompt.text + " one").input_ids
     assert together[-len(ids) :] == ids and together[: -len(ids)] == backbone.tokenizer(prompt.text).input_ids
 
@@ -245,9 +245,9 @@ def test_what_ends_an_answer_is_what_generation_stops_at(folders):
     """The newline that the template's demonstrations have behind it, or the model's own stop."""
     backbone = load_backbone(ModelConfig(str(folders["mistral"])))
     prompt = make_prompt(TEXT, question("two three"))
-    answer = backbone.encode_answer(prompt, TEXT)
+    answer = backbone.encode_answer(prompt)
     for template, end in ((TEXT, "\n"), (replace(TEXT, demonstration="{question} {answer}"), None)):
-        ended = backbone.encode_answer(prompt, template, ended=True)
+        ended = backbone.encode_answer(replace(prompt, template=template), ended=True)
         assert torch.equal(ended[: len(answer)], answer) and len(ended) == len(answer) + 1
         stop = backbone.model.generation_config.eos_token_id
         assert backbone.tokenizer.decode(ended[-1:]) == end if end else ended[-1] == stop

@@ -317,7 +317,7 @@ def test_a_mixture_is_inserted_as_it_was_scored(backbone, task, config, mode, we
         scored = module.mixed_rewards(queries, module.logits.softmax(-1)[None, None])[:, 0]
     for query, reward in zip(queries, scored, strict=True):
         prompt = make_prompt(config.dataset.template, query)
-        (answer,) = backbone.encode_answer(prompt, config.dataset.template)[:1]
+        (answer,) = backbone.encode_answer(prompt)[:1]
         with vector.inserted(backbone.model), torch.no_grad():
             logits = backbone.model(**backbone.encode([prompt])).logits[0, -1].float()
         torch.testing.assert_close(logits.log_softmax(-1)[answer], reward, rtol=0, atol=1e-4)

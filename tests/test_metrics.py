@@ -279,7 +279,7 @@ def test_classification_scores_labels_as_brute_force_does(config, backbone, task
     lengths = set()
     for q, prompt in enumerate(prompts):
         for i, label in enumerate(labels):
-            answer = backbone.encode_answer(replace(prompt, query=replace(prompt.query, answers=(label,))), template)
+            answer = backbone.encode_answer(replace(prompt, query=replace(prompt.query, answers=(label,))))
             lengths.add(len(answer))
             expected = by_steps(backbone, prompt, answer, vector, when)
             assert found[q, i].item() == pytest.approx(expected, abs=1e-4)

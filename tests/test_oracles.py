@@ -64,9 +64,8 @@ class Published:
         return {key: value for key, value in self.backbone.encode([prompt]).items() if key != "token_type_ids"}
 
     def question(self, query: Example) -> mtv.Question:
-        template = self.config.dataset.template
-        prompt = make_prompt(template, query)
-        return self.encode(prompt), self.backbone.encode_answer(prompt, template)
+        prompt = make_prompt(self.config.dataset.template, query)
+        return self.encode(prompt), self.backbone.encode_answer(prompt)
 
     def loss(self, mask: Tensor, question: mtv.Question) -> Tensor:
         """Cross entropy of the answer's first token."""

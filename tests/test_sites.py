@@ -207,7 +207,7 @@ def test_states_are_never_shared_by_the_branches_of_a_tree(folders, family):
     """By what the layers are, not by how far the results differ: rounding may hide that in half precision."""
     backbone = load_backbone(ModelConfig(str(folders[family])))
     prompts = [make_prompt(TEXT, question(i)) for i in (1, 4)]
-    answers = [backbone.encode_answer(p, TEXT) for p in prompts]
+    answers = [backbone.encode_answer(p) for p in prompts]
     assert fastest_way(backbone, prompts, answers) == "repeat"
     with pytest.raises(StvError, match="pass their states on"):
         tree(backbone, prefill(backbone, prompts), answers, everywhere(backbone, 2), "every_step")
@@ -225,7 +225,7 @@ def everywhere(backbone: Backbone, s: int) -> Insertion:
 def test_scoring_leaves_kept_states_as_they_were(folders):
     backbone = load_backbone(ModelConfig(str(folders["qwen3_next"])))
     prompts = [make_prompt(TEXT, question(i)) for i in (1, 4)]
-    answers = [backbone.encode_answer(p, TEXT) for p in prompts]
+    answers = [backbone.encode_answer(p) for p in prompts]
     scorer = Scorer(backbone, 0)
     first, before = (scorer.score(prompts, answers, everywhere(backbone, 3), "every_step") for _ in range(2))
     kept = copy.deepcopy([p.layers for p in scorer.prefixes.get(prompts)])
@@ -252,7 +252,7 @@ def test_pictures_may_be_few_many_or_none_in_one_batch(folders, task):
     assert backbone.generate(backbone.encode(prompts), 3) == [
         backbone.generate(backbone.encode([p]), 3)[0] for p in prompts
     ]
-    answers = [backbone.encode_answer(p, template) for p in prompts]
+    answers = [backbone.encode_answer(p) for p in prompts]
     many = everywhere(backbone, 3)
     scores = tree(backbone, prefill(backbone, prompts), answers, many, "every_step")
     torch.testing.assert_close(scores, full(backbone, prompts, answers, many, "every_step"), atol=1e-5, rtol=1e-5)
@@ -262,7 +262,7 @@ def test_branches_start_late_also_above_layers_that_do_not_run(folders):
     """Without pictures, Mllama passes its layers of cross-attention by."""
     backbone = load_backbone(ModelConfig(str(folders["mllama"])))
     prompts = [make_prompt(TEXT, question(i)) for i in (1, 4)]
-    answers = [backbone.encode_answer(p, TEXT) for p in prompts]
+    answers = [backbone.encode_answer(p) for p in prompts]
     high = everywhere(backbone, 3)
     kept = high.locations[:, 0] >= 2
     high = replace(high, locations=high.locations[kept], values=high.values[:, :, kept])

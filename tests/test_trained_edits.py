@@ -336,7 +336,7 @@ def test_training_stops_where_validation_gains_no_more_and_keeps_the_best(traine
     queries = [make_prompt(template, query) for query in task.validation]
     with edit.inserted(backbone.model), torch.no_grad():
         found = backbone.model(**backbone.encode(queries)).logits[:, -1]
-    wanted = torch.cat([backbone.encode_answer(query, template) for query in queries])
+    wanted = torch.cat([backbone.encode_answer(query) for query in queries])
     assert torch.nn.functional.cross_entropy(found, wanted).item() == pytest.approx(min(curve), rel=1e-3)
 
 
@@ -362,7 +362,7 @@ def _restricted(backbone: Any, task: Any, config: Config) -> Iterator[None]:
     """Logits of anything but the task's labels are out of the question."""
     asked = make_prompt(config.dataset.template, task.support[0])
     named = [replace(asked, query=replace(asked.query, answers=(label,))) for label in task.labels]
-    tokens = torch.stack([backbone.encode_answer(prompt, config.dataset.template)[0] for prompt in named])
+    tokens = torch.stack([backbone.encode_answer(prompt)[0] for prompt in named])
 
     def keep(_: Any, args: Any, output: Tensor) -> Tensor:
         return torch.full_like(output, -1e4).index_copy(-1, tokens, output[..., tokens])

@@ -48,7 +48,7 @@ class Subject:
 
     def question(self, prompt: Prompt, ended: bool = True) -> Question:
         inputs = {k: v for k, v in self.backbone.encode([prompt]).items() if k != "token_type_ids"}
-        return inputs, self.backbone.encode_answer(prompt, self.config.dataset.template, ended)
+        return inputs, self.backbone.encode_answer(prompt, ended)
 
     def alone(self, config: Config, module: Training) -> list[Question]:
         """The steps' queries."""

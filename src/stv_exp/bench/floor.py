@@ -31,7 +31,7 @@ class Branches:
         """The branches of the subject's first queries."""
         backbone, prompts = subject.backbone, subject.prompts(queries)
         prefixes = prefill(backbone, prompts)
-        answers = [backbone.encode_answer(prompt, subject.config.dataset.template) for prompt in prompts]
+        answers = [backbone.encode_answer(prompt) for prompt in prompts]
         inputs, positions = tree_inputs(backbone, prefixes, answers, s)
         return cls(backbone, prefixes, answers, {**inputs, "position_ids": positions}, s)
 

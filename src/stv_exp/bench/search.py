@@ -119,7 +119,7 @@ def _scored(subject: Subject, batch: Any, drawn: Insertion) -> Tensor:
     last = torch.full((rows, 1), length - 1, device=backbone.device)
     with inserted(backbone.heads, drawn, lambda: last):
         logits = backbone.model(**batch, use_cache=False).logits
-    answer = backbone.encode_answer(subject.prompts(1)[0], subject.config.dataset.template)
+    answer = backbone.encode_answer(subject.prompts(1)[0])
     return torch.nn.functional.cross_entropy(logits[:, -1].float(), answer.expand(rows))
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.feature_extraction_utils import BatchFeature
 
-from stv_exp.config import TemplateConfig
 from stv_exp.data.prompts import Prompt
 from stv_exp.errors import StvError
 from stv_exp.models.chat import ChatTemplate, Content
@@ -189,12 +188,13 @@ class Backbone:
         content = [part for piece in pieces for part in ({"type": "image"}, piece)][1:]
         return [part for part in content if part.get("text") != ""]
 
-    def encode_answer(self, prompt: Prompt, template: TemplateConfig, ended: bool = False) -> Tensor:
+    def encode_answer(self, prompt: Prompt, ended: bool = False) -> Tensor:
         """Token ids `[N]` of the query's first answer as it follows its prompt, with what ends it if `ended`.
 
         Tokenised behind the prompt where that leaves the prompt's tokens as they are: SentencePiece would else
         start the answer with a space of its own.
         """
+        template = prompt.template
         answer = prompt.query.answers[0] if self.chat else template.answer.format(answer=prompt.query.answers[0])
         newline = ended and not self.chat and template.demonstration.rpartition("{answer}")[2].startswith("\n")
         before, text = self.render(prompt), answer + "\n" * newline

@@ -84,7 +84,7 @@ class Replacement(Stage):
 
     def _probabilities(self, batch: list[Prompt], which: slice) -> Tensor:
         """`[Q, S]` with each of S locations replaced alone; `[Q, 1]` with nothing where S is 0."""
-        answers = [self.backbone.encode_answer(p, p.template)[:1] for p in batch]
+        answers = [self.backbone.encode_answer(p)[:1] for p in batch]
         insertion = alone(self.locations[which], self.vectors[which], self.site)
         return self.scorer.score(batch, answers, insertion, "prompt")[..., 0].exp().cpu()
 

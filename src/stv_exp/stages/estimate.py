@@ -157,7 +157,7 @@ def _answer(config: Config, ended: bool = False) -> float:
     """Tokens of an answer in the mean over a few, with what ends it if `ended`."""
 
     def length(backbone: Backbone, prompt: Prompt) -> int:
-        return len(backbone.encode_answer(prompt, prompt.template, ended))
+        return len(backbone.encode_answer(prompt, ended))
 
     return _mean(f"answer {ended}", config, 0, length)
 

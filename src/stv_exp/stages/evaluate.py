@@ -86,7 +86,7 @@ class Classification(Stage):
 
     def _likelihood(self, batch: Sequence[Prompt], label: str) -> Tensor:
         named = [replace(prompt, query=replace(prompt.query, answers=(label,))) for prompt in batch]
-        answers = [self.scorer.backbone.encode_answer(prompt, prompt.template) for prompt in named]
+        answers = [self.scorer.backbone.encode_answer(prompt) for prompt in named]
         if self.edit:
             return self._under_edit(self.edit, batch, answers)
         scores = self.scorer.score(batch, answers, self.insertion, self.config.insertion.when)

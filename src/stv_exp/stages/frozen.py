@@ -32,7 +32,7 @@ class Means(Stage):
         self.answered = answered
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> Tensor:
-        answers = [self.backbone.encode_answer(prompt, prompt.template) for prompt in batch]
+        answers = [self.backbone.encode_answer(prompt) for prompt in batch]
         kept = answers if self.answered else [answer[:0] for answer in answers]
         return last_states(self.backbone, batch, kept, self.site)
 

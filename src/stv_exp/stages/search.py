@@ -231,7 +231,7 @@ class CandidateSearch(Stage):
         query = prompt.query
         if query.id not in self._answers:
             encode = self.scorer.backbone.encode_answer
-            self._answers[query.id] = encode(prompt, prompt.template, self._ended)
+            self._answers[query.id] = encode(prompt, self._ended)
         return self._answers[query.id]
 
 

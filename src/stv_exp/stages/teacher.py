@@ -30,7 +30,7 @@ class Teacher(Stage):
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[tuple[Tensor, Tensor | None]]:
         ended = self.config.train.to_the_end
-        answers = [self.backbone.encode_answer(prompt, prompt.template, ended) for prompt in batch]
+        answers = [self.backbone.encode_answer(prompt, ended) for prompt in batch]
         found = said(self.backbone, batch, answers, observed=self.observed)
         return [part.kept() for part in found.by_answer(answers)]
 

@@ -168,9 +168,8 @@ class Training(Stage):
 
     def _tokens(self, query: Example) -> int:
         """Of a forward of the prompt and all but the last token of its answer."""
-        template = learned_from(self.config).template
-        prompt = make_prompt(template, query)
-        answer = self.backbone.encode_answer(prompt, template, self._ended)[: self._rewarded]
+        prompt = make_prompt(learned_from(self.config).template, query)
+        answer = self.backbone.encode_answer(prompt, self._ended)[: self._rewarded]
         return self.backbone.count_tokens([prompt]) + len(answer) - 1
 
     def training_step(self, batch: list[Example], batch_idx: int) -> None:
@@ -214,7 +213,7 @@ class Training(Stage):
         """What the edited model says at the answers' tokens, and these tokens."""
         template = learned_from(self.config).template
         prompts = [make_prompt(template, query) for query in batch]
-        answers = [self.backbone.encode_answer(p, template, self._ended)[: self._rewarded] for p in prompts]
+        answers = [self.backbone.encode_answer(p, self._ended)[: self._rewarded] for p in prompts]
         parameters = {**self.constants, **self.weights}
 
         def attach(tokens: Callable[[], Tensor]) -> AbstractContextManager[Any]:
