@@ -107,6 +107,11 @@ def test_label_noise_is_in_all_that_a_method_learns_from_and_in_none_of_its_quer
     assert [e.answers for e in task.evaluation] == [e.answers for e in clean.evaluation]
 
 
+def test_label_noise_is_of_the_labels_that_the_support_has(config):
+    task = load_task(replace(config, dataset=replace(config.dataset, label_noise=1.0), fit=FitConfig(task="texture-1")))
+    assert {e.answers[0] for e in task.support} <= set(shape_tasks()["texture-1"].words) != set(task.labels)
+
+
 def test_label_noise_without_a_closed_set_of_labels_is_refused(task):
     with pytest.raises(StvError, match="label_noise"):
         replace(task, labels=()).mislabelled(0.5)

@@ -18,9 +18,9 @@ def load_task(config: Config) -> Task:
     Raises `StvError` where there is no loader.
     """
     task, source = _loaded(config.dataset), learned_from(config)
-    if source != config.dataset:
-        task = replace(task, support=_loaded(source).support)
-    return task.mislabelled(config.dataset.label_noise).held_out(config.dataset.validation)
+    learned = task if source == config.dataset else _loaded(source)
+    support = learned.mislabelled(config.dataset.label_noise).support
+    return replace(task, support=support).held_out(config.dataset.validation)
 
 
 def _loaded(config: DatasetConfig) -> Task:

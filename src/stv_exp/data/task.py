@@ -81,7 +81,9 @@ class Task:
         if not share:
             return self
         if len(self.labels) < 2:
-            raise StvError(f"dataset.label_noise needs a closed set of labels, and {self.name} has none; set it to 0.")
+            raise StvError(
+                f"dataset.label_noise needs a closed set of two labels or more, which {self.name} has not; set it to 0."
+            )
         order = list(range(len(self.support)))
         random.Random("label_noise").shuffle(order)
         support = list(self.support)
