@@ -25,6 +25,7 @@ MAINS = {
     "stv_exp.publish": "stv_exp.publish.__main__",
     "stv_exp.convert": "stv_exp.convert",
     "stv_exp.figures": "stv_exp.figures",
+    "stv_exp.keep": "stv_exp.keep",
 }
 Prepare = Callable[[], None]  # which can be pickled
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ import pytest
 
 from stv_exp.cli import configure
 from stv_exp.data.tuxpaint import INSTALLED
+from stv_exp.disk.study import Entry, Study
 from stv_exp.methods.method import Method
 from tests import emoji_package, forked
 from tests.families import FAMILIES
@@ -142,6 +144,9 @@ def with_data(words: list[str], folder: Path) -> list[str]:
         pickle_weights(folder / words[-1])
     if "stv_exp.figures" in words:
         write_figures(folder / words[3])
+    if "stv_exp.keep" in words:
+        for done in (folder / "outputs/runs").iterdir():
+            Study(folder / "outputs", words[3]).add(done.name, Entry())
     if "dataset.root=vizwiz" in words:
         vizwiz(folder / "vizwiz", 40)
     if "+experiment=pretrain_testbed" in words:
@@ -198,6 +203,18 @@ class TestThePages:
         shown = run([sys.executable, "-m", "wandb", "leet", "inspect", "--summary", str(newest)], folder)
         assert "accuracy" in shown.stdout
 
+    def test_a_kept_study_is_unpacked_as_it_is_said(self, folder):
+        (keeping,), (unpacking,) = ([c for c in commands() if part in c] for part in ("stv_exp.keep", "tar -xf"))
+        run(with_data(small(keeping), folder), folder)
+        (folder / "outputs").rename(folder / "before")
+        try:
+            (folder / "outputs").mkdir()
+            run(shlex.split(unpacking), folder)
+            assert {*Study(folder / "outputs", "three").runs()} == {*(folder / "outputs/runs").iterdir()} != set()
+        finally:
+            shutil.rmtree(folder / "outputs")
+            (folder / "before").rename(folder / "outputs")
+
     def test_their_frames_hold_the_runs(self, folder):
         (script,) = (b for b in blocks("python") if "stv_exp.runs(" in b)
         done = forked.script(folder, script)
@@ -232,7 +249,17 @@ def test_a_make_command_of_the_docs_has_its_target(command):
 
 
 def test_no_command_of_the_docs_is_left_out():
-    known = ("python -m stv_exp", "make", "wandb leet", "wandb sync", "git clone", "cd ", "pip install", "hf download")
+    known = (
+        "python -m stv_exp",
+        "make",
+        "wandb leet",
+        "wandb sync",
+        "git clone",
+        "cd ",
+        "tar -xf",
+        "pip install",
+        "hf download",
+    )
     assert [c for c in commands() if not c.startswith(known)] == []
 
 

@@ -97,6 +97,8 @@ def test_titles_tell_jobs_apart_by_what_varies():
     assert titles(two) == ["few_shot position-shared-0", "mean colour-0"], "its name tells a method's own settings"
     methods = [configure("method=mtv", "seed=0"), configure("method=mtv", "seed=1"), configure("method=stv_gradient")]
     assert titles(methods) == ["mtv seed 0", "mtv seed 1", "stv_gradient seed 0"]
+    ways = [configure("method=stv", f"method.how={how}") for how in ("reinforce", "greedy")]
+    assert titles([*ways, methods[0]])[:2] == ["stv how=reinforce", "stv how=greedy"], "where it varies within a method"
     thinking = ["model=qwen3", "dataset=words", "method=few_shot", "model.chat=true"]
     asked = [configure(*thinking, f"+model.chat_arguments.enable_thinking={way}") for way in ("true", "false")]
     assert titles(asked) == ["few_shot enable_thinking=True", "few_shot enable_thinking=False"]

@@ -10,8 +10,7 @@ from stv_exp.methods.method import OWN, Method
 from stv_exp.report.damage import flat
 
 _BARE = {"dataset.name", "dataset.task", "model.name"}  # values that need no key
-_UNTOLD = {"method.name", "method.where", "method.what", "method.how", "method.edit"}
-_UNTOLD |= {"dataset.loader", "outputs", "study"}
+_UNTOLD = {"method.name", "dataset.loader", "outputs", "study"}
 
 
 def title(config: Config, varying: Collection[str] = ()) -> str:

@@ -35,6 +35,7 @@ from stv_exp.models.sources import OWN, model_folder
 from stv_exp.network import hub_answers
 
 log = logging.getLogger(__name__)
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a kernel that it would fetch for some CPUs is no news
 register()  # the one architecture that transformers lacks
 disable_progress_bar()  # one bar a weight file says nothing that the job's own lines do not
 
