@@ -204,7 +204,7 @@ class TestThePages:
         assert "accuracy" in shown.stdout
 
     def test_a_kept_study_is_unpacked_as_it_is_said(self, folder):
-        (keeping,), (unpacking,) = ([c for c in commands() if part in c] for part in ("stv_exp.keep", "tar -xf"))
+        (keeping,), (unpacking,) = ([c for c in commands(PAGES) if part in c] for part in ("stv_exp.keep", "tar -xf"))
         run(with_data(small(keeping), folder), folder)
         (folder / "outputs").rename(folder / "before")
         try:

@@ -34,7 +34,7 @@ def outputs(tmp_path) -> Path:
 
 
 def kept(monkeypatch, outputs: Path, study: str = "all") -> int:
-    monkeypatch.setattr(sys, "argv", ["keep", study, str(outputs.parent), str(outputs)])
+    monkeypatch.setattr(sys, "argv", ["keep", study, str(outputs.parent / "kept"), str(outputs)])
     return main()
 
 
@@ -46,7 +46,7 @@ def unpacked(archive: Path, outputs: Path) -> Path:
 
 def test_unpacked_runs_are_done_and_say_what_the_runs_said(monkeypatch, outputs):
     assert kept(monkeypatch, outputs) == 0
-    again = unpacked(outputs.parent / "all.tar.xz", outputs.parent / "again")
+    again = unpacked(outputs.parent / "kept" / "all.tar.xz", outputs.parent / "again")
     pd.testing.assert_frame_equal(*(stv_exp.runs(own).drop(columns="folder") for own in (outputs, again)))
     pd.testing.assert_frame_equal(*(stv_exp.predictions(own) for own in (outputs, again)))
     for run in Study(again, "all").runs():
@@ -65,9 +65,9 @@ def test_a_study_is_kept_in_parts_and_the_same_runs_are_the_same_bytes(monkeypat
             (part / "outputs" / "sweeps" / "all" / f"{name}.run").unlink()
     assert kept(monkeypatch, whole / "outputs") == 0
     assert kept(monkeypatch, first / "outputs") == 0
-    (first / "all.tar.xz").rename(second / "all.tar.xz")
+    (first / "kept").rename(second / "kept")
     assert kept(monkeypatch, second / "outputs") == 0
-    assert (second / "all.tar.xz").read_bytes() == (whole / "all.tar.xz").read_bytes()
+    assert (second / "kept/all.tar.xz").read_bytes() == (whole / "kept/all.tar.xz").read_bytes()
 
 
 def test_runs_that_are_not_done_or_damaged_are_left_out(monkeypatch, capsys, outputs):
@@ -76,15 +76,16 @@ def test_runs_that_are_not_done_or_damaged_are_left_out(monkeypatch, capsys, out
     (running / "status.json").write_text('{"state": "running"}')
     assert kept(monkeypatch, outputs) == 0
     assert f"{len(rest)} runs" in capsys.readouterr().out
-    again = unpacked(outputs.parent / "all.tar.xz", outputs.parent / "again")
+    again = unpacked(outputs.parent / "kept" / "all.tar.xz", outputs.parent / "again")
     assert [run.name for run in Study(again, "all").runs()] == [run.name for run in rest]
 
 
 def test_what_cannot_be_kept_is_a_sentence_and_costs_no_archive(monkeypatch, capsys, outputs):
     assert kept(monkeypatch, outputs, "other") == 1
     assert "There is no finished run in the study other" in capsys.readouterr().err
-    archive = outputs.parent / "all.tar.xz"
+    archive = outputs.parent / "kept" / "all.tar.xz"
     assert not archive.exists()
+    archive.parent.mkdir()
     for content in (b"no archive", b""):
         archive.write_bytes(content)
         assert kept(monkeypatch, outputs) == 1

@@ -88,6 +88,12 @@ def test_what_costs_nothing_is_a_line_across(runs):
     assert axes.get_xscale() == "log"
 
 
+def test_searches_of_one_method_are_told_apart_beside_its_costs(runs):
+    searched = [runs.assign(**{"method.how": how, "label": runs["label"] + f" how={how}"}) for how in ("a", "b")]
+    legend = accuracy_by_cost(pd.concat(searched)).legends[0]
+    assert {"stv a", "stv b"} <= {text.get_text().strip() for text in legend.get_texts()}
+
+
 def test_many_runs_stay_readable(runs):
     many = pd.concat([runs.assign(label=runs["label"] + f" x={i}", task=f"task {i % 9}") for i in range(15)])
     figure = accuracy_dots(many)

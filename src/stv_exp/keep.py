@@ -51,6 +51,7 @@ def keep(study: Study, archive: Path) -> None:
     found = {name: content for run in study.runs() for name, content in _files(study, run).items()}
     if not found:
         raise nothing(study.outputs, study.name)
+    archive.parent.mkdir(parents=True, exist_ok=True)
     files = (_held(archive) if archive.is_file() else {}) | found
     with replaced_file(archive) as new, tarfile.open(new, "w:xz", preset=9) as tar:
         for name in sorted(files, key=lambda name: (Path(name).name, name)):  # like beside like packs best

@@ -11,21 +11,22 @@ from stv_exp.report.stages import STAGES
 
 ROWS = 30  # that are still readable
 _AXES = {"search_token_forwards": "token-forwards of the search", "seconds.total": "seconds, all stages"}
+_CHOICES = ("method.where", "method.what", "method.how")
 _COSTS = {"seconds": "seconds", "token_forwards": "token-forwards"}
 
 
 def accuracy_by_cost(runs: pd.DataFrame) -> Figure | None:
     """A point a label, mean over tasks and seeds; what costs nothing is a line across. None where costs are alike."""
     names = [name for name in _AXES if name in runs]
-    points = runs.groupby(["method", "label"], as_index=False)[["accuracy", *names]].mean()
+    points = runs.assign(ways=_ways(runs)).groupby(["ways", "label"], as_index=False)[["accuracy", *names]].mean()
     points = points.astype(dict.fromkeys(names, float))  # pandas' own whole numbers have a missing one of their own
     names = [name for name in names if points[name].nunique() > 1]
     if not names:
         return None
     figure, axes = panels(len(names), 3.3, 3.0)
     for panel, name in zip(axes, names, strict=True):
-        for i, (method, own) in enumerate(points.groupby("method")):
-            _points(panel, own[name], own["accuracy"], i, str(method))
+        for i, (ways, own) in enumerate(points.groupby("ways")):
+            _points(panel, own[name], own["accuracy"], i, str(ways))
         log_axis(panel, points[name])
         panel.set(xlabel=_AXES[name], ylabel="accuracy", ylim=unit_limits(points["accuracy"]))
     legend(figure, axes[0], "method")
@@ -46,6 +47,15 @@ def cost_bars(runs: pd.DataFrame) -> Figure | None:
         panel.set_yticks(range(len(labels)), [plain(str(label), 44) for label in labels])
     legend(figure, axes[0], "stage")
     return figure
+
+
+def _ways(runs: pd.DataFrame) -> pd.Series:
+    """The method of each run, with its choices that vary among that method's runs."""
+    told = runs["method"].astype(str)
+    for key in (key for key in _CHOICES if key in runs):
+        varies = runs.groupby("method")[key].transform("nunique") > 1
+        told = told.where(~varies, told + " " + runs[key].astype(str))
+    return told
 
 
 def _points(axes: Axes, costs: pd.Series, accuracies: pd.Series, i: int, name: str) -> None:
