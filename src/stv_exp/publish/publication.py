@@ -12,7 +12,7 @@ from stv_exp.disk.locks import locked
 from stv_exp.disk.study import Study
 from stv_exp.errors import StvError
 from stv_exp.report.damage import DamagedError
-from stv_exp.report.folders import entries, run_folders
+from stv_exp.report.folders import entries, nothing, run_folders
 from stv_exp.report.states import read_status, unfinished
 from stv_exp.report.text import listed, one_line
 from stv_exp.tracker_config import TrackerConfig
@@ -30,8 +30,7 @@ def finished(outputs: Path, study: str | None, notes: list[str]) -> list[Exhibit
     _check_study(outputs, study)
     found = [run for folder in run_folders(outputs, study, notes) if (run := _finished(folder, study, notes))]
     if not found:
-        where = one_line(outputs if study is None else f"the study {study} of {outputs}")
-        raise StvError(f"There is no finished run in {where}; run `python -m stv_exp +experiment=quickstart` first.")
+        raise nothing(outputs, study)
     return found
 
 

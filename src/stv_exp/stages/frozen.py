@@ -24,10 +24,9 @@ class Means(Stage):
 
     stage = "means"
 
-    def __init__(self, backbone: Backbone, config: Config, site: str, answered: bool) -> None:
+    def __init__(self, backbone: Backbone, site: str, answered: bool) -> None:
         super().__init__()
         self.backbone = backbone
-        self.config = config
         self.site = site
         self.answered = answered
 
@@ -60,9 +59,7 @@ class FrozenModel:
 
     def _captured(self, prompts: Sequence[Prompt], site: str, answered: bool) -> Tensor:
         """Activations of the edited layers, `[N, L, ...]`, in float32."""
-        parts: Sequence[Tensor] = predict(
-            Means(self.backbone, self.config, site, answered), list(prompts), self.config.trainer
-        )
+        parts: Sequence[Tensor] = predict(Means(self.backbone, site, answered), list(prompts), self.config.trainer)
         rows = [self.backbone.site(site).layers.index(layer) for layer in self.shape.layers]
         return torch.cat(list(parts))[:, rows].float()
 

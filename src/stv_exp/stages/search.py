@@ -153,7 +153,7 @@ class CandidateSearch(Stage):
             setattr(self.scorer.backbone, name, getattr(self.scorer.backbone, name) + n)
 
     def rewards(self, queries: Sequence[Example], choices: Tensor) -> Tensor:
-        """Reward `[Q, S]` of choices `[Q or 1, S, K]`: mean log-likelihood of the first or of all answer tokens."""
+        """Reward `[Q, S]` of choices `[Q or 1, S, K]`: mean log-likelihood of answer tokens (`policy.reward`)."""
         return self._rewards(queries, insertion(self.bank, choices, self.edit)).clone()
 
     def mixed_rewards(self, queries: Sequence[Example], shares: Tensor) -> Tensor:

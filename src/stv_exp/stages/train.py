@@ -106,6 +106,7 @@ class Training(Stage):
         self.task = task
         self.edit = edit
         self.config = config
+        self._template = learned_from(config).template
         self._counted = {name: getattr(backbone, name) for name in COUNTED}
         frozen = FrozenModel(backbone, task, config)
         self.options = edit.options(frozen.shape)
@@ -168,7 +169,7 @@ class Training(Stage):
 
     def _tokens(self, query: Example) -> int:
         """Of a forward of the prompt and all but the last token of its answer."""
-        prompt = make_prompt(learned_from(self.config).template, query)
+        prompt = make_prompt(self._template, query)
         answer = self.backbone.encode_answer(prompt, self._ended)[: self._rewarded]
         return self.backbone.count_tokens([prompt]) + len(answer) - 1
 
@@ -211,8 +212,7 @@ class Training(Stage):
 
     def _said(self, batch: Sequence[Example], noise: Callable[[Tensor], Tensor] | None) -> tuple[Said, Tensor]:
         """What the edited model says at the answers' tokens, and these tokens."""
-        template = learned_from(self.config).template
-        prompts = [make_prompt(template, query) for query in batch]
+        prompts = [make_prompt(self._template, query) for query in batch]
         answers = [self.backbone.encode_answer(p, self._ended)[: self._rewarded] for p in prompts]
         parameters = {**self.constants, **self.weights}
 
