@@ -124,6 +124,29 @@ def test_readmes_above_that_show_a_table_by_its_path_are_drawn_too(monkeypatch, 
     assert "| old |" in (inner.parent / README).read_text()
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"<!-- one/methods.csv -->\n\xff", "README.md is no UTF-8 text; save it as such"),
+        (
+            b"<!-- one/methods.csv -->\n<!-- two/a.csv -->\n",
+            "README.md shows two/a.csv, which no figures.yaml has made",
+        ),
+    ],
+)
+def test_a_readme_above_that_cannot_be_drawn_is_a_sentence_and_changes_nothing(
+    monkeypatch, capsys, outputs, study, text, sentence
+):
+    inner = study / "one"
+    inner.mkdir()
+    for name in (SPEC, README):
+        (study / name).rename(inner / name)
+    (study / README).write_bytes(text)
+    assert drawn(monkeypatch, inner, outputs) == 1
+    assert sentence in (said := capsys.readouterr().err) and said.startswith("Error: ") and said.count("\n") == 1
+    assert (inner / README).read_text() == SHOWN and not list(study.rglob("*.csv"))
+
+
 def test_a_folder_without_a_readme_is_left_as_it_is(monkeypatch, capsys, outputs, study):
     (study / README).unlink()
     assert drawn(monkeypatch, study, outputs) == 1
@@ -185,7 +208,7 @@ def test_runs_that_are_left_out_are_told(monkeypatch, capsys, outputs, study):
         ("a: {study: all, report: colours}", "a has no table colours; choose from table, tasks, "),
         ("a: {study: all, picture: a.png}", "a has no picture a.png; choose from accuracy.png, "),
         ("a: {rows: [method]}", "a in figures.yaml names no runs"),
-        ("methods: {study: all, rows: [method]}", "README.md shows by_k.csv, which figures.yaml does not name"),
+        ("methods: {study: all, rows: [method]}", "README.md shows by_k.csv, which no figures.yaml has made"),
         ("a: {study: all, rows: [shade]}", "--rows shade is nothing that these runs record"),
     ],
 )

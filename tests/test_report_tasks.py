@@ -51,12 +51,23 @@ def test_a_run_of_0_2_is_read_and_is_no_average_with_one_of_now(tmp_path):
 
 
 def test_a_version_that_a_method_has_no_use_for_splits_none_of_its_rows(tmp_path):
-    prompting = {"name": "zero_shot", "where": "none"}
     for seed, scan in enumerate((3, 4)):
-        made = {**origin(), "code": {"scan": scan, "run": 3}}
-        write_run(tmp_path, f"stv{seed}", RIGHT, ["cat"], origin=made, seed=seed)
-        write_run(tmp_path, f"zero{seed}", WRONG, ["cat"], origin=made, seed=seed, method=prompting)
-    assert set(rows(report(tmp_path))) == {"stv version=3", "stv version=4", "zero_shot"}
+        made = {**origin(), "code": {"scan": scan, "train": scan, "run": 3}}
+        for name, stage in (("stv", "scan"), ("savs", "scan"), ("lora", "train"), ("zero_shot", "evaluation")):
+            spent = {"seconds": {stage: 1.0, "total": 1.0}}
+            folder, own = f"{name}{seed}", {"name": name}
+            write_run(tmp_path, folder, RIGHT, ["cat"], origin=made, seed=seed, method=own, metrics=spent)
+    split = {f"{name} version={version}" for name in ("stv", "savs", "lora") for version in (3, 4)}
+    assert set(rows(report(tmp_path))) == split | {"zero_shot"}
+
+
+def test_wrong_labels_of_two_kinds_are_two_rows_and_right_ones_are_one(tmp_path):
+    for seed, more in enumerate(({}, {"labels": 2})):
+        made = {**origin(), "code": {"run": 3, **more}}
+        noisy = {"name": "toy", "task": "a", "label_noise": 0.3}
+        write_run(tmp_path, f"noisy{seed}", RIGHT, ["cat"], origin=made, seed=seed, dataset=noisy)
+        write_run(tmp_path, f"right{seed}", RIGHT, ["cat"], origin=origin(), seed=seed, method={"name": "mean"})
+    assert set(rows(report(tmp_path))) == {*(f"stv label_noise=0.3 version={v}" for v in (1, 2)), "mean"}
 
 
 def test_two_checkpoints_behind_one_name_are_two_rows(tmp_path, capsys):

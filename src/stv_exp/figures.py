@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,29 +88,44 @@ def main() -> int:
 def draw(study: Path, outputs: Path) -> None:
     """Write the CSVs, the lock and the tables of READMEs; raises `StvError` where a figure's runs are not there."""
     made = dict(_made(name, figure, outputs) for name, figure in figures(study).items())
-    text = (study / README).read_text(encoding="utf-8")
-    others = {name for _, name in _SHOWN.findall(text)} - made.keys()
-    if unknown := [name for name in sorted(others) if "/" not in name or not (study / name).is_file()]:
-        raise StvError(f"{README} shows {', '.join(unknown)}, which {SPEC} does not name; add it, or leave it out.")
+    readmes = _readmes(study, made)
     lock = {}
     for name, (drawn, runs, _) in made.items():
         write_text(study / name, drawn.csv()) if isinstance(drawn, Table) else write_picture(study / name, drawn)
         lock[name] = {"sha256": checksum(study / name), "runs": " ".join(sorted(runs))}
     write_text(study / LOCK, yaml.safe_dump(lock, width=118, sort_keys=False))
-    readmes = [study / README, *_above(study, made)]
-    for readme in readmes:
-        write_text(readme, with_tables(readme.read_text(encoding="utf-8"), readme.parent))
+    for readme, text in readmes.items():
+        write_text(readme, with_tables(text, readme.parent))
     for note in dict.fromkeys(f"{name}: {note}" for name, (*_, notes) in made.items() for note in notes):
         print_line(f"note: {note}")
     print_line(f"Written to {study}: {', '.join(made)}, {LOCK}; {', '.join(map(str, readmes))}")
 
 
-def _above(study: Path, names: Iterable[str]) -> list[Path]:
-    """READMEs of the folders above that show one of the study's tables by its path."""
-    written = {(study / name).resolve() for name in names}
-    readmes = [folder / README for folder in study.resolve().parents if (folder / README).is_file()]
-    shown = {readme: _SHOWN.findall(readme.read_text(encoding="utf-8")) for readme in readmes}
-    return [readme for readme in readmes if written & {(readme.parent / name).resolve() for _, name in shown[readme]}]
+def _readmes(study: Path, made: Iterable[str]) -> dict[Path, str]:
+    """Texts of the study's README and of those above that show a table of it by its path, as far up as there are some.
+
+    Raises `StvError` before anything is written, where one cannot be read or shows a table that is not there.
+    """
+    written = {(study / name).resolve() for name in made}
+    above = takewhile(Path.is_file, (folder / README for folder in study.resolve().parents))
+    texts = {readme: _text(readme) for readme in (study / README, *above)}
+    shown = {r: {name: (r.parent / name).resolve() for _, name in _SHOWN.findall(text)} for r, text in texts.items()}
+    own = {r: text for r, text in texts.items() if r.parent == study or written & set(shown[r].values())}
+    for readme in own:
+        kept = {
+            path for name, path in shown[readme].items() if path.is_file() and ("/" in name or readme.parent != study)
+        }
+        if unknown := sorted(name for name, path in shown[readme].items() if path not in written | kept):
+            names = ", ".join(unknown)
+            raise StvError(f"{readme} shows {names}, which no {SPEC} has made; name it there, or leave it out.")
+    return own
+
+
+def _text(readme: Path) -> str:
+    try:
+        return readme.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise StvError(f"{readme} is no UTF-8 text; save it as such.") from error
 
 
 def figures(study: Path) -> dict[str, Figure]:

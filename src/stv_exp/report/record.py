@@ -93,7 +93,7 @@ def read(folder: Path, status: Mapping[str, Any], metric: str | None = None) -> 
         folder=folder,
         settings=settings,
         seed=manifest["seed"],
-        code=_code(manifest, settings),
+        code=_code(manifest, settings, metrics),
         model=manifest.get("origin.model") or UNKNOWN,
         data=UNKNOWN if manifest.get("origin.data") is None else manifest["origin.data"],
         bank=manifest.get("inputs.bank"),
@@ -129,12 +129,16 @@ def _below(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix(f"{section}."): v for key, v in values.items() if key.startswith(f"{section}.")}
 
 
-def _code(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, int]:
-    """Versions of the stages that the run is made of: what only prompts has been through no search."""
+def _code(manifest: Mapping[str, Any], settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, int]:
+    """Versions of the stages that the run took time for; what only prompts has been through no search.
+
+    And that of wrong labels, where there are some: the first did not count itself.
+    """
     versions = _below("origin.code", manifest)
-    if settings.get("method.where") != "none":
-        return versions
-    return {stage: version for stage, version in versions.items() if stage == "run"}
+    noise = settings.get("dataset.label_noise", 0)
+    first = {"labels": 1} if versions and is_number(noise) and noise > 0 else {}
+    used = {"run", "labels", *_below("seconds", metrics)}
+    return first | {stage: version for stage, version in versions.items() if stage in used}
 
 
 def _metrics(path: Path) -> dict[str, Any]:
