@@ -156,13 +156,15 @@ def test_a_folder_without_a_readme_is_left_as_it_is(monkeypatch, capsys, outputs
 
 def test_tables_and_pictures_of_a_report_are_drawn_by_their_names(monkeypatch, outputs, study):
     (study / SPEC).write_text(
-        "table: {study: all, report: table}\npaired: {study: all, report: paired}\n"
+        "table: {study: all, report: table}\npaired: {study: all, report: paired, against: mtv}\n"
         "accuracy: {study: all, picture: accuracy.png}\n"
     )
     shown = "![Accuracy](accuracy.png)\n\n<!-- table.csv -->\n\n<!-- paired.csv -->\n"
     (study / README).write_text(shown)
     assert drawn(monkeypatch, study, outputs) == 0
-    assert {"accuracy", "95%"} < {*pd.read_csv(study / "table.csv")} and "p" in pd.read_csv(study / "paired.csv")
+    assert {"accuracy", "95%"} < {*pd.read_csv(study / "table.csv")} and {
+        *pd.read_csv(study / "paired.csv")["against"]
+    } == {"mtv"}
     assert (study / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert [*yaml.safe_load((study / LOCK).read_text())] == ["table.csv", "paired.csv", "accuracy.png"]
 

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -87,3 +89,20 @@ def test_a_signal_ends_the_process_at_once_the_second_time():
             os.kill(os.getpid(), signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_an_output_that_nobody_reads_ends_a_command_without_a_word_and_another_pipe_does_not(broken):
+    """As behind `| head`."""
+    own = "sys.stdout" if broken else "open(other, 'w')"
+    code = (
+        "import os, sys; from stv_exp.interruption import guarded; reader, other = os.pipe(); os.close(reader)\n"
+        f"def main():\n    print('text', file={own}, flush=True)\n    return 0\n"
+        "sys.exit(guarded(main))"
+    )
+    reader, writer = os.pipe()
+    if broken:
+        os.close(reader)
+    ended = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 1 and ("BrokenPipeError" in ended.stderr) == (not broken)
+    assert bool(ended.stderr) == (not broken)

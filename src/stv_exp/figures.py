@@ -57,7 +57,8 @@ class Runs:
 class Figure:
     """One table of `runs` along the axes of a report, or the one that a `report` or its `heads` has by that name.
 
-    Or a `picture` of the report, or a table of methods against `groups` of runs, with the costs of one of them.
+    A report compares with the method `against`. Or a `picture` of the report, or a table of methods against `groups` of
+    runs, with the costs of one of them.
     """
 
     runs: Runs | None = None
@@ -65,6 +66,7 @@ class Figure:
     columns: list[str] = field(default_factory=list)
     value: str = "accuracy"
     report: str = ""
+    against: str | None = None
     picture: str = ""
     heads: str = ""
     groups: dict[str, Runs] = field(default_factory=dict)
@@ -189,7 +191,10 @@ def _picture(name: str, figure: Figure, loaded: Loaded, outputs: Path) -> tuple[
 def _table(name: str, figure: Figure, loaded: Loaded, outputs: Path) -> tuple[Table, list[str]]:
     if not figure.heads and not figure.report:
         return pivot(loaded.runs, completed(loaded.axes, loaded.runs), figure.value)
-    tables, notes = heads.tables(loaded.runs, outputs, name) if figure.heads else comparison.tables(loaded, name)
+    if figure.heads:
+        tables, notes = heads.tables(loaded.runs, outputs, name)
+    else:
+        tables, notes = comparison.tables(loaded, name, figure.against)
     by_name = {table.name: table for table in tables}
     if (asked := figure.heads or figure.report) not in by_name:
         raise StvError(f"{name} has no table {asked}; choose from {', '.join(by_name)}.")

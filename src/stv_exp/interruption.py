@@ -8,6 +8,8 @@ again, at the next batch and wherever an error is about to be told.
 from __future__ import annotations
 
 import logging
+import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -47,12 +49,17 @@ def interruptible() -> Iterator[None]:
 
 
 def guarded(main: Callable[[], int]) -> int:
-    """The exit code of `main`; that of the signal, behind its sentence, where one has stopped it."""
+    """The exit code of `main`; that of the signal, behind its sentence, where one has stopped it.
+
+    Where nobody reads its output to the end, as behind `| head`, it ends without a word.
+    """
     with interruptible():
         try:
             return main()
         except BaseException as error:
             stop = error if isinstance(error, Interrupted) else received()
+            if stop is None and isinstance(error, BrokenPipeError) and _unread():
+                return 1
             if stop is None:
                 raise
             print(stop, file=sys.stderr)
@@ -63,6 +70,16 @@ def guarded(main: Callable[[], int]) -> int:
 def received() -> Interrupted | None:
     """The signal that has come, if any."""
     return Interrupted(_received[0]) if _received else None
+
+
+def _unread() -> bool:
+    """Whether it is the output's pipe that broke; what is still to be flushed goes nowhere then."""
+    watch = select.poll()
+    watch.register(sys.stdout, 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def check() -> None:
