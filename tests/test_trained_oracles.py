@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from stv_exp.config import Config, ModelConfig, TemplateConfig, TrainConfig
@@ -49,6 +51,12 @@ class Subject:
     def question(self, prompt: Prompt, ended: bool = True) -> Question:
         inputs = {k: v for k, v in self.backbone.encode([prompt]).items() if k != "token_type_ids"}
         return inputs, self.backbone.encode_answer(prompt, ended)
+
+    def text(self, text: str, pictures: Sequence[Image] = ()) -> dict[str, Tensor]:
+        """Model inputs of a text behind its pictures."""
+        images = {"images": [list(pictures)]} if pictures else {}
+        inputs = self.backbone.processor(text=["<image>" * len(pictures) + text], return_tensors="pt", **images)
+        return {k: v for k, v in inputs.items() if k != "token_type_ids"}
 
     def alone(self, config: Config, module: Training) -> list[Question]:
         """The steps' queries."""
@@ -137,13 +145,17 @@ def test_mimics_losses_and_updates_are_the_published_ones(subject, unseen):
     same(subject, config, optimise(loss, groups(config, p, (), ("bias",)), STEPS, WARMUP, 1.0), p)
 
 
-def test_icvs_directions_and_logits_are_the_published_ones(subject):
-    config = subject.with_edit("icv", shots=3)
+@pytest.mark.parametrize("alone", [True, False])
+def test_icvs_directions_and_logits_are_the_published_ones(subject, alone):
+    """Question and answer are texts of their own, or, as everywhere else, the answer stands behind its query."""
+    config = subject.with_edit("icv", shots=3, alone=alone)
     config = replace(config, insertion=replace(config.insertion, weight=0.1))
     edit = train(subject.backbone, subject.task, config)
     drawn = random.Random(f"{config.seed}/moved").sample(subject.task.support, 3)
     demonstrations = [subject.question(make_prompt(config.dataset.template, example), ended=False) for example in drawn]
-    vectors = icv.directions(subject.network, subject.layers, demonstrations)
+    behind = [(demonstration[0], icv.answered(demonstration)) for demonstration in demonstrations]
+    texts = [(subject.text(f" {e.question}", e.pictures), subject.text(f" {e.answers[0]}", e.pictures)) for e in drawn]
+    vectors = icv.directions(subject.network, subject.layers, texts if alone else behind)
     torch.testing.assert_close(edit.parameters["vectors"], vectors, atol=1e-5, rtol=1e-5)
     with edit.inserted(subject.network):
         ours = answer_logits(subject.network, demonstrations[0]).detach()

@@ -18,7 +18,8 @@ class TrainConfig:
     and the best is kept (0: never). `layers` that are edited (empty: all). `noise` is a share of an activation's
     length. Free vectors `start` as the mean activation behind demonstrations or as zero. `virtual` pairs of key and
     value a head, each of `rank` (0: full, which is prefix tuning); `rank` is LoRA's too. With `unseen`, later and
-    padded keys count in attention's denominators where an edit reads these, as published.
+    padded keys count in attention's denominators where an edit reads these, as published. What answers change is read
+    with question and answer `alone`, as published, or with the one behind the other.
     """
 
     epochs: Positive = 10
@@ -37,6 +38,7 @@ class TrainConfig:
     virtual: Positive = 8
     rank: Count = 8
     unseen: bool = False
+    alone: bool = True
 
     @property
     def to_the_end(self) -> bool:

@@ -1,6 +1,6 @@
 """ICV (`shengliu66/ICV`) written plainly: hooks on whole layers and MLPs, batch 1, full forwards.
 
-Difference kept on purpose: the code reads a demonstration's answer alone, as a text; here behind its query.
+A demonstration is two texts, its question and its answer; ours may also be a query, and the same with its answer.
 """
 
 from __future__ import annotations
@@ -30,14 +30,18 @@ def states(network: Any, layers: Sequence[nn.Module], inputs: dict[str, Tensor])
     return torch.cat(found)
 
 
-def directions(network: Any, layers: Sequence[nn.Module], demonstrations: Sequence[Question]) -> Tensor:
-    """One a layer `[L, hidden]`."""
-    rows = []
-    for prompt, answer in demonstrations:
-        ids = torch.cat([prompt["input_ids"], answer[None]], 1)
-        answered = {**prompt, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        rows.append(states(network, layers, answered) - states(network, layers, prompt))
-    points = torch.stack(rows)
+def answered(question: Question) -> dict[str, Tensor]:
+    """A query with its answer behind it."""
+    prompt, answer = question
+    ids = torch.cat([prompt["input_ids"], answer[None]], 1)
+    return {**prompt, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def directions(
+    network: Any, layers: Sequence[nn.Module], demonstrations: Sequence[tuple[dict[str, Tensor], dict[str, Tensor]]]
+) -> Tensor:
+    """One a layer `[L, hidden]`, of demonstrations (question, answer)."""
+    points = torch.stack([states(network, layers, y) - states(network, layers, x) for x, y in demonstrations])
     centred = points - points.mean(0)
     _, vectors = torch.linalg.eigh(centred @ centred.T)  # of the points, not of the dimensions: the same components
     weights = vectors[:, -1]

@@ -44,6 +44,17 @@ def make_prompt(template: TemplateConfig, query: Example, demonstrations: Sequen
     return Prompt(query, tuple(demonstrations), text, turns, template)
 
 
+def apart(template: TemplateConfig, example: Example) -> tuple[Prompt, Prompt]:
+    """The question, and its answer, each alone behind the example's pictures, and written as an answer is."""
+    return _alone(template, example, example.question), _alone(template, example, example.answers[0])
+
+
+def _alone(template: TemplateConfig, example: Example, text: str) -> Prompt:
+    pictures = "<image>" * (len(example.images) - text.count("<image>"))  # where the question does not place them
+    text = pictures + template.answer.format(answer=text)
+    return Prompt(example, (), text, ((text, ""),), template)
+
+
 def longest_first(prompts: Sequence[Prompt]) -> list[int]:
     """Indices by images and text, most first: batches of like lengths pad little, and memory runs out at once."""
     sizes = [(p.text.count("<image>"), len(p.text)) for p in prompts]

@@ -70,8 +70,11 @@ class Frozen(Protocol):
         """
         ...
 
-    def moved(self, site: str, n: int) -> Tensor:
-        """What the answers of `n` support examples change `[n, L, hidden]`: at their last token, less the query's."""
+    def moved(self, site: str, n: int, alone: bool) -> Tensor:
+        """What the answers of `n` support examples change `[n, L, hidden]`: at their last token, less the query's.
+
+        Answers stand behind their queries, or, as questions then do, `alone`.
+        """
         ...
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from stv_exp.config import Config, learned_from
-from stv_exp.data.prompts import Prompt, make_prompt
+from stv_exp.data.prompts import Prompt, apart, make_prompt
 from stv_exp.data.task import Task
 from stv_exp.models.answers import last_states
 from stv_exp.models.attached import shape_of
@@ -50,10 +50,13 @@ class FrozenModel:
         """Mean activation a layer `[L, H, D]` or `[L, hidden]` at answers or contexts; see `Frozen.mean`."""
         return self._captured(self._prompts[of](), site, of == "answers").mean(0)
 
-    def moved(self, site: str, n: int) -> Tensor:
+    def moved(self, site: str, n: int, alone: bool) -> Tensor:
         """What the answers of `n` support examples change `[n, L, hidden]`; see `Frozen.moved`."""
         drawn = random.Random(f"{self.config.seed}/moved").sample(self.task.support, min(n, len(self.task.support)))
         template = learned_from(self.config).template
+        if alone:
+            asked, said = zip(*(apart(template, example) for example in drawn), strict=True)
+            return self._captured(said, site, False) - self._captured(asked, site, False)
         prompts = [make_prompt(template, example) for example in drawn]
         return self._captured(prompts, site, True) - self._captured(prompts, site, False)
 

@@ -1,9 +1,9 @@
 """ICV (Liu et al., ICML 2024): one direction a layer, towards which every token's MLP output is turned.
 
-It is what answers change: the first principal component, plus the mean, of the states after every layer at the last
-token of a query and its answer, less those at the query's last. As published: x / |x| + w (1 + max(0, cos(x, -v)))
-v / |v|, with the length of x, w = 0.1, 5 demonstrations, no training. Difference: the code reads the answer as a text
-of its own, which suits the rewriting of texts; here it stands behind its query.
+It is what answers change: the first principal component, plus the mean, of the states after every layer at an answer's
+last token, less those at its question's, each read alone (behind its pictures; the code has none). As published:
+x / |x| + w (1 + max(0, cos(x, -v))) v / |v|, with the length of x, w = 0.1, 5 demonstrations, no training. That suits
+the rewriting of texts; with `train.alone=false` the answer is read behind its query.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class ICV(Trained):
     """The direction in which answers move the states, one a layer, without training (ICV, ICML 2024)."""
 
-    reads = ("method.edit", "train.shots", "train.layers", "insertion.weight")
+    reads = ("method.edit", "train.shots", "train.layers", "train.alone", "insertion.weight")
     losses: ClassVar[Mapping[str, float]] = {}
     constants = ("vectors",)
     knows: ClassVar[Mapping[str, Any]] = {**Trained.knows, "weight": float}
@@ -38,7 +38,7 @@ class ICV(Trained):
         return {**super().options(shape), "weight": self.config.insertion.weight}
 
     def start(self, frozen: Frozen) -> dict[str, Tensor]:
-        moved = frozen.moved("residual", self.config.train.shots)
+        moved = frozen.moved("residual", self.config.train.shots, self.config.train.alone)
         return {"vectors": principal(moved.flatten(1)).view(moved.shape[1:])}
 
     @classmethod
