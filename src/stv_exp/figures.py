@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from stv_exp.report.page import write_picture
 from stv_exp.report.pivot import completed, pivot
 from stv_exp.report.printing import folder
 from stv_exp.report.question import Question
-from stv_exp.report.runs import Loaded, load
+from stv_exp.report.runs import Loaded, find, load
 from stv_exp.report.screen import print_line
 from stv_exp.report.tables import Table
 from stv_exp.report.text import markdown, one_line, said
@@ -73,6 +74,23 @@ class Figure:
     costs: str = ""
 
 
+class Source:
+    """The runs on disk, those of a study read once."""
+
+    def __init__(self, outputs: Path) -> None:
+        self.outputs = outputs
+        self.found = cache(lambda study: find(outputs, study))
+
+    def load(self, name: str, runs: Runs, axes: Axes | None = None) -> Loaded:
+        """Those of a figure; raises `StvError` where there are none."""
+        question = Question(where=tuple(runs.where), axes=axes or Axes())
+        loaded = load(self.outputs, runs.study, question, self.found(runs.study))
+        if loaded.runs.empty:
+            there = f"{self.outputs} has none that is finished"
+            raise StvError(f"{name} needs runs of study {runs.study}, of which {there}; run it.")
+        return loaded
+
+
 def main() -> int:
     """Entry point: the exit code."""
     parser = argparse.ArgumentParser(prog="python -m stv_exp.figures", description=__doc__)
@@ -89,7 +107,8 @@ def main() -> int:
 
 def draw(study: Path, outputs: Path) -> None:
     """Write the CSVs, the lock and the tables of READMEs; raises `StvError` where a figure's runs are not there."""
-    made = dict(_made(name, figure, outputs) for name, figure in figures(study).items())
+    source = Source(outputs)
+    made = dict(_made(name, figure, source) for name, figure in figures(study).items())
     readmes = _readmes(study, made)
     lock = {}
     for name, (drawn, runs, _) in made.items():
@@ -162,20 +181,21 @@ def _figure(entry: Mapping[str, Any]) -> Figure:
     return Figure(**own | {"groups": {name: Runs(**runs) for name, runs in own.get("groups", {}).items()}})
 
 
-def _made(name: str, figure: Figure, outputs: Path) -> tuple[str, Made]:
+def _made(name: str, figure: Figure, source: Source) -> tuple[str, Made]:
     """Its file and what is in it."""
-    return f"{name}.png" if figure.picture else f"{name}.csv", _drawn(name, figure, outputs)
+    return f"{name}.png" if figure.picture else f"{name}.csv", _drawn(name, figure, source)
 
 
-def _drawn(name: str, figure: Figure, outputs: Path) -> Made:
+def _drawn(name: str, figure: Figure, source: Source) -> Made:
     if figure.runs is None and not figure.groups:
         raise StvError(f"{name} in {SPEC} names no runs; give it a study, or groups of runs with a study each.")
     if figure.runs is None:
-        groups = {group: _loaded(name, runs, outputs) for group, runs in figure.groups.items()}
+        groups = {group: source.load(name, runs) for group, runs in figure.groups.items()}
         table, notes = grouped(name, groups, figure.costs)
         return table, _signatures(*groups.values()), [*notes, *(note for own in groups.values() for note in own.notes)]
-    loaded = _loaded(name, figure.runs, outputs, Axes(tuple(figure.rows), tuple(figure.columns)))
-    drawn, notes = _picture(name, figure, loaded, outputs) if figure.picture else _table(name, figure, loaded, outputs)
+    loaded = source.load(name, figure.runs, Axes(tuple(figure.rows), tuple(figure.columns)))
+    draw = _picture if figure.picture else _table
+    drawn, notes = draw(name, figure, loaded, source.outputs)
     return drawn, _signatures(loaded), [*notes, *loaded.notes]
 
 
@@ -199,15 +219,6 @@ def _table(name: str, figure: Figure, loaded: Loaded, outputs: Path) -> tuple[Ta
     if (asked := figure.heads or figure.report) not in by_name:
         raise StvError(f"{name} has no table {asked}; choose from {', '.join(by_name)}.")
     return by_name[asked], notes
-
-
-def _loaded(name: str, runs: Runs, outputs: Path, axes: Axes | None = None) -> Loaded:
-    loaded = load(outputs, runs.study, Question(where=tuple(runs.where), axes=axes or Axes()))
-    if loaded.runs.empty:
-        raise StvError(
-            f"{name} needs runs of study {runs.study}, of which {outputs} has none that is finished; run it."
-        )
-    return loaded
 
 
 def _signatures(*groups: Loaded) -> set[str]:

@@ -39,24 +39,39 @@ class Loaded:
     axes: Axes = field(default_factory=Axes)
 
 
-def load(outputs: Path, study: str | None = None, question: Question | None = None) -> Loaded:
+@dataclass(frozen=True)
+class Found:
+    """Finished runs as they were read, and sentences on the others: what several questions share."""
+
+    records: Sequence[Record]
+    notes: Sequence[str]
+
+
+def find(outputs: Path, study: str | None = None, metric: str | None = None) -> Found:
+    """Every finished run, or those of one study."""
+    notes: list[str] = []
+    return Found(list(_records(run_folders(outputs, study, notes), metric, notes)), notes)
+
+
+def load(
+    outputs: Path, study: str | None = None, question: Question | None = None, found: Found | None = None
+) -> Loaded:
     """What is on disk; `runs` is empty where nothing is done.
 
     Where settings are selected, only the rows and with the columns of `selection.best_on_validation`, the selected keys
-    being no part of the label. Raises `StvError` for what cannot be asked of these runs.
+    being no part of the label. Nothing is read again of what was `found` before with the question's metric. Raises
+    `StvError` for what cannot be asked of these runs.
     """
     question = question or Question()
     if question.metric is not None and question.metric not in METRICS:
         raise StvError(f"--metric {question.metric} is unknown; choose one of {', '.join(METRICS)}.")
-    notes: list[str] = []
-    folders = run_folders(outputs, study, notes)
-    records = list(_records(folders, question.metric, notes))
-    if not records:
-        return Loaded(pd.DataFrame(), pd.DataFrame(), notes)
-    return _labelled(records, question, notes)
+    found = found or find(outputs, study, question.metric)
+    if not found.records:
+        return Loaded(pd.DataFrame(), pd.DataFrame(), [*found.notes])
+    return _labelled(found.records, question, found.notes)
 
 
-def _labelled(records: Sequence[Record], question: Question, notes: list[str]) -> Loaded:
+def _labelled(records: Sequence[Record], question: Question, notes: Sequence[str]) -> Loaded:
     tasks, task_notes = task_labels(records, question.metric)
     runs = recorded(records, question.metric).assign(task=tasks, model=Rows(records, tasks).models())
     runs = runs.assign(queries_to_pay=queries_to_pay(runs))  # also against prompting that is not to be shown
