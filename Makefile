@@ -52,7 +52,7 @@ smoke: $(READY)  ## every stage on a random tiny model
 shots: $(READY)  ## accuracy of the testbed against shots, every task
 	$(BIN)/python -m stv_exp +experiment=testbed_shots
 
-STUDIES = where locations candidates policy when shots shift cost rivals rivals_words
+STUDIES = where locations candidates policy when shots shift cost better_testbed rivals rivals_words
 
 studies: $(READY)  ## a few jobs of each study of experiments/, small, in outputs/studies (under 15 minutes)
 	set -e; for study in $(STUDIES); do $(BIN)/python -m stv_exp +experiment=$$study seed=0 dataset.eval=50 \

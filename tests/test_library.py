@@ -69,3 +69,7 @@ def test_limit_bounds_both_splits_and_debug_every_stage(tmp_path):
     assert (few.dataset.support, few.dataset.eval) == (20, 20)
     tiny = configure("method=mtv", "debug=true", f"outputs={tmp_path}")
     assert tiny.tracker.name == "none" and run(tiny)["n"] == 8
+    held_out = configure(
+        "method=few_shot", "method.shots=8", "dataset.validation=40", "debug=true", f"outputs={tmp_path}"
+    )
+    assert run(held_out)["n"] == 11, "enough support for the shots beside the validation"

@@ -53,12 +53,14 @@ def _debugged(config: Config) -> Config:
     """As little as still passes through every line: enough pairs for the clusters, enough support for the shots."""
     policy, method, train = config.policy, config.method, config.train
     pairs = min(config.scan.pairs, max(_FEW, method.m))
-    examples = max(_FEW, config.scan.shots + 1, method.shots + 1, config.dataset.validation + 2)
+    validation = min(config.dataset.validation, 2)  # which the support gives
+    examples = validation + max(_FEW, config.scan.shots + 1, method.shots + 1)
     most = {"steps": 4, "queries": 1, "samples": 2, "selection_draws": 2, "selection_items": 2}
     few = {name: min(getattr(policy, name), n) for name, n in most.items()}
     return replace(
         config,
         limit=min(config.limit or examples, examples),
+        dataset=replace(config.dataset, validation=validation),
         scan=replace(config.scan, pairs=pairs, effect_prompts=min(config.scan.effect_prompts, 2)),
         budget=0,
         policy=replace(policy, budget=0, **few),
