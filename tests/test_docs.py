@@ -33,8 +33,8 @@ LASTING = (" method=", "smollm2", "--study", "queries_to_pay", "=check_data")
 JOBS = 2  # of a sweep of one method; of several methods all, at one value each of what else varies
 RIVALS = ["train.epochs=1", "train.shots=2", "train.batch=4"]
 SMALL_RECIPE = ["tower_steps=1", "perception_steps=1", "steps=3", "images=60", "drawings=60", "sequences=2"]
-STUDIES_OF_JOBS = ("where", "locations", "candidates", "policy", "when", "shots", "shift", "cost")
-STUDIES_OF_JOBS += ("better_testbed", "better_testbed_dev")
+STUDIES_OF_JOBS = ["where", "locations", "candidates", "policy", "when", "shots", "shift", "cost"]
+STUDIES_OF_JOBS += ["better_testbed", "better_testbed_dev"]
 
 
 def blocks(language: str, pages: Sequence[Path] = DOCS) -> list[str]:

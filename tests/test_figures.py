@@ -162,9 +162,9 @@ def test_tables_and_pictures_of_a_report_are_drawn_by_their_names(monkeypatch, o
     shown = "![Accuracy](accuracy.png)\n\n<!-- table.csv -->\n\n<!-- paired.csv -->\n"
     (study / README).write_text(shown)
     assert drawn(monkeypatch, study, outputs) == 0
-    assert {"accuracy", "95%"} < {*pd.read_csv(study / "table.csv")} and {
-        *pd.read_csv(study / "paired.csv")["against"]
-    } == {"mtv"}
+    paired = pd.read_csv(study / "paired.csv")
+    assert {"accuracy", "95%"} < {*pd.read_csv(study / "table.csv")} and "p" in paired
+    assert {*paired["against"]} == {"mtv"}
     assert (study / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert [*yaml.safe_load((study / LOCK).read_text())] == ["table.csv", "paired.csv", "accuracy.png"]
 

@@ -31,7 +31,7 @@ from stv_exp.report.page import write_picture
 from stv_exp.report.pivot import completed, pivot
 from stv_exp.report.printing import folder
 from stv_exp.report.question import Question
-from stv_exp.report.runs import Loaded, find, load
+from stv_exp.report.runs import Loaded, find, labelled
 from stv_exp.report.screen import print_line
 from stv_exp.report.tables import Table
 from stv_exp.report.text import markdown, one_line, said
@@ -84,7 +84,7 @@ class Source:
     def load(self, name: str, runs: Runs, axes: Axes | None = None) -> Loaded:
         """Those of a figure; raises `StvError` where there are none."""
         question = Question(where=tuple(runs.where), axes=axes or Axes())
-        loaded = load(self.outputs, runs.study, question, self.found(runs.study))
+        loaded = labelled(self.found(runs.study), question)
         if loaded.runs.empty:
             there = f"{self.outputs} has none that is finished"
             raise StvError(f"{name} needs runs of study {runs.study}, of which {there}; run it.")
@@ -129,17 +129,21 @@ def _readmes(study: Path, made: Iterable[str]) -> dict[Path, str]:
     """
     written = {(study / name).resolve() for name in made}
     above = takewhile(Path.is_file, (folder / README for folder in study.resolve().parents))
-    texts = {readme: _text(readme) for readme in (study / README, *above)}
-    shown = {r: {name: (r.parent / name).resolve() for _, name in _SHOWN.findall(text)} for r, text in texts.items()}
-    own = {r: text for r, text in texts.items() if r.parent == study or written & set(shown[r].values())}
-    for readme in own:
-        kept = {
-            path for name, path in shown[readme].items() if path.is_file() and ("/" in name or readme.parent != study)
-        }
-        if unknown := sorted(name for name, path in shown[readme].items() if path not in written | kept):
-            names = ", ".join(unknown)
-            raise StvError(f"{readme} shows {names}, which no {SPEC} has made; name it there, or leave it out.")
-    return own
+    texts = {}
+    for readme in (study / README, *above):
+        text = _text(readme)
+        shown = {name: (readme.parent / name).resolve() for _, name in _SHOWN.findall(text)}
+        if (own := readme.parent == study) or written & {*shown.values()}:
+            _check_there(readme, {name: path for name, path in shown.items() if path not in written}, own)
+            texts[readme] = text
+    return texts
+
+
+def _check_there(readme: Path, others: Mapping[str, Path], own: bool) -> None:
+    """Of what is not written now a README shows what is there; the study's own what another study has made."""
+    gone = [name for name, path in sorted(others.items()) if (own and "/" not in name) or not path.is_file()]
+    if gone:
+        raise StvError(f"{readme} shows {', '.join(gone)}, which no {SPEC} has made; name it there, or leave it out.")
 
 
 def _text(readme: Path) -> str:

@@ -73,13 +73,18 @@ def received() -> Interrupted | None:
 
 
 def _unread() -> bool:
-    """Whether it is the output's pipe that broke; what is still to be flushed goes nowhere then."""
+    """Whether it is the output's pipe that broke, of which no more is heard then."""
     watch = select.poll()
     watch.register(sys.stdout, 0)
     if not any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0)):
         return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    silence()
     return True
+
+
+def silence() -> None:
+    """Let what is still to be printed go nowhere: Python flushes once more as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def check() -> None:

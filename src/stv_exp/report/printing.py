@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from stv_exp.errors import StvError
+from stv_exp.interruption import silence
 from stv_exp.report.text import one_line
 
 
@@ -23,7 +23,7 @@ def printed(body: Callable[[], object], what: str) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # of the output itself: `| head`, or a full disk behind `>`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+        silence()
         if not isinstance(error, BrokenPipeError):
             reason = one_line(error.strerror)
             print(f"Error: {what.capitalize()} cannot be printed ({reason}); print it elsewhere.", file=sys.stderr)

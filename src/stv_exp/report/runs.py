@@ -48,30 +48,28 @@ class Found:
 
 
 def find(outputs: Path, study: str | None = None, metric: str | None = None) -> Found:
-    """Every finished run, or those of one study."""
+    """Every finished run, or those of one study, scored anew with `metric`; raises `StvError` for an unknown one."""
+    if metric is not None and metric not in METRICS:
+        raise StvError(f"--metric {metric} is unknown; choose one of {', '.join(METRICS)}.")
     notes: list[str] = []
     return Found(list(_records(run_folders(outputs, study, notes), metric, notes)), notes)
 
 
-def load(
-    outputs: Path, study: str | None = None, question: Question | None = None, found: Found | None = None
-) -> Loaded:
-    """What is on disk; `runs` is empty where nothing is done.
+def load(outputs: Path, study: str | None = None, question: Question | None = None) -> Loaded:
+    """What is on disk, as `labelled` says."""
+    question = question or Question()
+    return labelled(find(outputs, study, question.metric), question)
+
+
+def labelled(found: Found, question: Question) -> Loaded:
+    """What is asked of runs that were found with the question's metric; `runs` is empty where nothing is done.
 
     Where settings are selected, only the rows and with the columns of `selection.best_on_validation`, the selected keys
-    being no part of the label. Nothing is read again of what was `found` before with the question's metric. Raises
-    `StvError` for what cannot be asked of these runs.
+    being no part of the label. Raises `StvError` for what cannot be asked of these runs.
     """
-    question = question or Question()
-    if question.metric is not None and question.metric not in METRICS:
-        raise StvError(f"--metric {question.metric} is unknown; choose one of {', '.join(METRICS)}.")
-    found = found or find(outputs, study, question.metric)
-    if not found.records:
-        return Loaded(pd.DataFrame(), pd.DataFrame(), [*found.notes])
-    return _labelled(found.records, question, found.notes)
-
-
-def _labelled(records: Sequence[Record], question: Question, notes: Sequence[str]) -> Loaded:
+    records, notes = found.records, found.notes
+    if not records:
+        return Loaded(pd.DataFrame(), pd.DataFrame(), [*notes])
     tasks, task_notes = task_labels(records, question.metric)
     runs = recorded(records, question.metric).assign(task=tasks, model=Rows(records, tasks).models())
     runs = runs.assign(queries_to_pay=queries_to_pay(runs))  # also against prompting that is not to be shown
