@@ -226,7 +226,7 @@ def test_a_text_with_another_number_of_pictures_is_refused(processor):
 def test_places_that_lost_a_token_are_refused(model, processor):
     batch = processor(text=TEXTS[:1], images=SHOWN[:1], return_tensors="pt")
     batch["input_ids"][batch["input_ids"] == model.config.image_token_id] = 1
-    with pytest.raises(ValueError, match="0 places of picture tokens for 1 pictures of 4"):
+    with pytest.raises(ValueError, match="0 places of picture tokens for 4 features of pictures"):
         model(**batch)
 
 

@@ -60,7 +60,7 @@ def test_a_template_of_pictures_has_its_switch_too(tmp_path, task):
     Language(switched, _IDEFICS[:3], bos="<s>").tokenizer().save_pretrained(tmp_path)
     brief = load_backbone(ModelConfig(str(tmp_path), chat=True, chat_arguments={"brief": True}))
     shown = make_prompt(TemplateConfig(query="<image>{question}"), task.support[0])
-    assert brief.render(shown).endswith("Assistant: the") and len(brief.encode([shown])["pixel_values"]) == 1
+    assert brief.render(shown).endswith("Assistant: the") and len(brief.prepare([shown])["pixel_values"]) == 1
 
 
 def test_models_under_other_arguments_are_other_models(folder):

@@ -258,9 +258,10 @@ class Pipeline:
 
 @contextmanager
 def measured(backbone: Backbone) -> Iterator[Cost]:
-    """Seconds, what is `COUNTED`, and the bytes held at the peak that the body takes."""
+    """Seconds, what is `COUNTED`, and the bytes held at the peak that the body takes, pictures seen anew."""
     cost: Cost = {}
     memory.forget_peak()
+    backbone.pictures.recent.forget()  # a stage costs the same whatever came before
     before, start = {name: getattr(backbone, name) for name in COUNTED}, time.perf_counter()
     yield cost
     cost["seconds"] = time.perf_counter() - start

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from stv_exp.bench import gradient, insertion, late, scan, search, sites, start
+from stv_exp.bench import gradient, insertion, late, pictures, scan, search, sites, start
 from stv_exp.bench.subject import SIZES, make_subject
 from stv_exp.bench.timing import Measurement
 from stv_exp.disk.files import write_json
@@ -26,6 +26,7 @@ BENCHMARKS = {
     "sites": sites.measure,
     "late": late.measure,
     "scan": scan.measure,
+    "pictures": pictures.measure,
     "insertion": insertion.measure,
     "start": start.measure,
 }

@@ -21,10 +21,10 @@ def measure(subject: Subject, rounds: int) -> Measurement:
     """Seconds to generate the same number of tokens, prompt included, and the ratios of tokens a second."""
     bank = random_bank(subject)
     vector = TaskVector(bank.locations, bank.centroids[:, 0])
-    encode = subject.backbone.encode
-    alone = encode(subject.prompts(ROWS))
+    prepare = subject.backbone.prepare  # pixels, as a plain script has them
+    alone = prepare(subject.prompts(ROWS))
     runs = {"plain": partial(generate, subject, alone), "vector": partial(generate, subject, alone, vector)}
-    prompted = {f"{s}_shot": partial(generate, subject, encode(subject.prompts(ROWS, s))) for s in SHOTS}
+    prompted = {f"{s}_shot": partial(generate, subject, prepare(subject.prompts(ROWS, s))) for s in SHOTS}
     # Apart: a long prompt leaves the processor's cache as no generation of a user's would find it.
     seconds = in_turns(runs, rounds) | in_turns(prompted, max(2, rounds // 5))
     figures = {"over_plain": Figure(seconds["plain"] / seconds["vector"], 0.97)}

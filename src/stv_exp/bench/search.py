@@ -104,7 +104,7 @@ def _figures(seconds: Mapping[str, float]) -> dict[str, Figure]:
 def _full_forwards(subject: Subject, drawn: Insertion) -> dict[str, Callable[[], object]]:
     """One candidate a forward, and S; their pictures are prepared once, here: in favour of both."""
     backbone = subject.backbone
-    one, batch = backbone.encode(subject.prompts(1)), backbone.encode(subject.prompts(1) * S)
+    one, batch = backbone.prepare(subject.prompts(1)), backbone.prepare(subject.prompts(1) * S)
     return {
         "reference": partial(_scored, subject, one, drawn.map(lambda t: t[:, :1])),
         "batched": partial(_scored, subject, batch, drawn.map(lambda t: t.transpose(0, 1))),

@@ -22,6 +22,7 @@ from stv_exp.errors import StvError
 from stv_exp.models.chat import ChatTemplate, Content
 from stv_exp.models.edits import captured, last_positions, only_logits
 from stv_exp.models.families import family_of
+from stv_exp.models.pictures import Pictures
 from stv_exp.models.sites import Site, find_site
 from stv_exp.task_vector import TaskVector
 from stv_exp.trained_edit import TrainedEdit
@@ -56,6 +57,7 @@ class Backbone:
         self.family = family_of(model)
         if self.sees_images:
             self.family.prepare(processor)
+        self.pictures = Pictures(model, processor, self.family)
         model.generation_config = self._decoding(model)
         self.loading: tuple[Any, ...] | None = None  # a function and its arguments that load the same one
         self.forwards = 0
@@ -120,13 +122,29 @@ class Backbone:
     def encode(self, prompts: Sequence[Prompt], room: int = 0) -> BatchFeature:
         """Left-padded model inputs of a batch of prompts that leave `room` for new tokens.
 
-        Raises `StvError` where images and placeholders differ in number or the model's context is too short.
+        A picture's features stand for its pixels where the model takes them. Raises `StvError` where images and
+        placeholders differ in number or the model's context is too short.
         """
+        batch, images = self.prepare(prompts, room), self._shared(prompts)
+        return BatchFeature(self.pictures.instead(batch, images)) if images else batch
+
+    def prepare(self, prompts: Sequence[Prompt], room: int = 0) -> BatchFeature:
+        """The same with pixels: what a plain script hands the model."""
         batch = self._inputs(prompts)
         lengths = batch["attention_mask"].sum(1)
         if self.context is not None and lengths.max().item() + room > self.context:
             raise StvError(self._too_long(prompts[int(lengths.argmax())], room, self.context))
         return batch.to(self.device)
+
+    def see(self, prompts: Sequence[Prompt]) -> None:
+        """Compute the features of the prompts' pictures, for `encode` to find."""
+        if images := self._shared(prompts):
+            self.pictures.features(images)
+
+    def _shared(self, prompts: Sequence[Prompt]) -> list[Image.Image]:
+        """The prompts' pictures in order, if the model takes features of them."""
+        images = [image for prompt in prompts for image in prompt.images]
+        return images if images and self.pictures.shareable else []
 
     def count_tokens(self, prompts: Sequence[Prompt]) -> int:
         """Tokens of prompts, padding left out."""

@@ -6,11 +6,9 @@ candidate, step and epoch: computed once a query, vision tower included, and kep
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import psutil
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -21,6 +19,7 @@ from stv_exp.models.backbone import Backbone
 from stv_exp.models.caches import Kept, empty_cache, joined, of_row
 from stv_exp.models.edits import only_logits
 from stv_exp.models.families.base import BY_TOKEN, PICTURE_MASKS
+from stv_exp.models.recent import Recent, half_of_what_is_free
 
 
 @dataclass(frozen=True)
@@ -47,33 +46,26 @@ class Prefix:
         return sum(t.numel() * t.element_size() for layer in self.layers for t in layer.values())
 
 
-class PrefixCache:
-    """Prefixes by query id, at most `max_bytes` of them (0: what fits); the least recently used is dropped, made again.
+class PrefixCache(Recent[Prefix]):
+    """Prefixes by query id, at most `max_bytes` of them (0: what fits); one that was dropped is made again.
 
     In float32 no result depends on the bound; in half precision a prefix that is made again in another batch differs
     by rounding.
     """
 
     def __init__(self, backbone: Backbone, max_bytes: int) -> None:
+        super().__init__(max_bytes or half_of_what_is_free(backbone.device))
         self.backbone = backbone
-        self.max_bytes = max_bytes or _half_of_what_is_free(backbone.device)
         self.prefilled = 0
-        self.n_bytes = 0
-        self._kept: OrderedDict[str, Prefix] = OrderedDict()
 
     def get(self, prompts: Sequence[Prompt]) -> list[Prefix]:
         """The prefixes of `prompts`, computing what is not kept in one batch."""
-        missing = [p for p in prompts if p.query.id not in self._kept]
-        found = {p.query.id: self._kept[p.query.id] for p in prompts if p.query.id in self._kept}
+        missing = [p for p in prompts if p.query.id not in self]
+        found = {p.query.id: self[p.query.id] for p in prompts if p.query.id in self}
         if missing:
             found |= zip([p.query.id for p in missing], prefill(self.backbone, missing), strict=True)
             self.prefilled += len(missing)
-            self.n_bytes += sum(found[p.query.id].n_bytes for p in missing)
-        for key, prefix in found.items():
-            self._kept[key] = prefix
-            self._kept.move_to_end(key)
-        while self.n_bytes > self.max_bytes:
-            self.n_bytes -= self._kept.popitem(last=False)[1].n_bytes
+        self.keep(found)
         return [found[p.query.id] for p in prompts]
 
     def warm(self, prompts: Sequence[Prompt], batch_size: int, advance: Callable[[int], object] = int) -> bool:
@@ -85,12 +77,7 @@ class PrefixCache:
             if self.n_bytes >= self.max_bytes:
                 break
             advance(len(self.get(prompts[start : start + batch_size])))
-        return all(prompt.query.id in self._kept for prompt in prompts)
-
-
-def _half_of_what_is_free(device: torch.device) -> int:
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return free // 2
+        return all(prompt.query.id in self for prompt in prompts)
 
 
 @torch.no_grad()  # not inference mode: a search by gradient reads what is kept

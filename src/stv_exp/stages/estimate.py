@@ -148,7 +148,7 @@ def _prompt(config: Config, shots: int) -> float:
     """Tokens of a prompt in the mean over a few."""
 
     def length(backbone: Backbone, prompt: Prompt) -> int:
-        return int(backbone.encode([prompt])["input_ids"].shape[1])
+        return backbone.count_tokens([prompt])
 
     return _mean(f"prompt {shots}", config, shots, length)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Sequence
-from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -60,7 +58,7 @@ def image_features(backbone: Backbone, examples: Sequence[Example], fitted: int,
 
     The mean of the first `fitted` is taken off: what all pictures share would else make them all alike.
     """
-    if not hasattr(backbone.model, "get_image_features"):
+    if not backbone.pictures.readable:
         raise StvError(
             f"demonstrations.choice={config.demonstrations.choice} compares picture features, and {backbone.name} has "
             "none (no get_image_features); choose nearest_question, balanced or random."
@@ -79,12 +77,8 @@ class PictureFeatures(Stage):
         self.backbone = backbone
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> Tensor:
-        encode: Any = self.backbone.model.get_image_features
-        inputs = self.backbone.encode(batch)
-        known = [key for key in inspect.signature(encode).parameters if key in inputs]
-        # A list of `[places, F]` or one tensor of them, by family.
-        found = encode(**{key: inputs[key] for key in known}).pooler_output
-        return torch.stack([f.reshape(-1, f.shape[-1]).float().mean(0).cpu() for f in found])
+        seen = self.backbone.pictures.features([image for prompt in batch for image in prompt.images])
+        return torch.stack([one.pooled.float().mean(0) for one in seen])
 
 
 def _pictures(backbone: Backbone, examples: Sequence[Example], config: Config) -> Rows:

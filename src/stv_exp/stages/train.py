@@ -113,6 +113,7 @@ class Training(Stage):
         start = edit.start(frozen)
         self.weights = nn.ParameterDict({name: v for name, v in start.items() if name not in edit.constants})
         self.constants = {name: value for name, value in start.items() if name in edit.constants}
+        self._see(config)
         self.teacher = taught(backbone, task, config, self._observed) if edit.taught else {}
         self.generator = Generator().manual_seed(config.seed)
         self.history: defaultdict[str, list[float]] = defaultdict(list)
@@ -123,6 +124,15 @@ class Training(Stage):
         self._ended = config.train.to_the_end
         self.steps = self._affordable()
         self._states: dict[str, Any] = {}
+
+    def _see(self, config: Config) -> None:
+        """Compute what is read of the support's pictures, in the same batches where the training goes on later."""
+        size, prompts = config.trainer.batch_size, [make_prompt(self._template, query) for query in self.task.support]
+        prompts = [prompt for prompt in prompts if prompt.query.images]
+        with Meter("pictures", len(prompts), bar=config.trainer.progress_bar) as meter:
+            for start in range(0, len(prompts), size):
+                self.backbone.see(part := prompts[start : start + size])
+                meter.advance(len(part))
 
     @property
     def _observed(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -155,9 +155,10 @@ class QWenModel(QWenPreTrainedModel):
         pixel_values: Tensor | None = None,
         prompt_length: Tensor | None = None,
         use_cache: bool | None = None,
+        mm_encoder_outputs: Mapping[str, BaseModelOutputWithPooling] | None = None,
         **options: Any,
     ) -> BaseModelOutputWithPast:
-        """Of tokens `[B, T]` and pictures `[N, 3, S, S]` in the order of their places, row by row.
+        """Of tokens `[B, T]` and pictures `[N, 3, S, S]` (or their features) in the order of their places, row by row.
 
         `prompt_length [B]` is what the rotary base goes by (see `rotary`). Left out, it is the number of tokens up to
         the last one, and with a filled cache up to the first that is new.
@@ -165,7 +166,10 @@ class QWenModel(QWenPreTrainedModel):
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
-        x = self._embedded(input_ids, inputs_embeds, pixel_values)
+        features = self.visual(pixel_values) if pixel_values is not None else None
+        if mm_encoder_outputs and (image := mm_encoder_outputs.get("image")):
+            features = image.pooler_output
+        x = self._embedded(input_ids, inputs_embeds, features)
         if position_ids is None:
             position_ids = _positions(attention_mask, x, past)
         position_ids = position_ids.expand(len(x), -1)
@@ -177,14 +181,13 @@ class QWenModel(QWenPreTrainedModel):
             x = block(x, mask, turn, past_key_values, **options)
         return BaseModelOutputWithPast(last_hidden_state=self.ln_f(x), past_key_values=past_key_values)
 
-    def _embedded(self, ids: Tensor | None, embedded: Tensor | None, pixels: Tensor | None) -> Tensor:
-        """Embeddings `[B, T, C]` with the pictures' features in their places; raises where these differ in number."""
-        if ids is None or pixels is None:
+    def _embedded(self, ids: Tensor | None, embedded: Tensor | None, features: Tensor | None) -> Tensor:
+        """Embeddings `[B, T, C]` with pictures' features `[..., C]` in their places; raises where numbers differ."""
+        if ids is None or features is None:
             return embedded if embedded is not None else self.wte(ids)
         x, places = self.wte(ids), ids == self.config.image_token_id
-        features = self.visual(pixels)
-        if (found := int(places.sum())) != features.shape[0] * features.shape[1]:
-            raise ValueError(f"{found} places of picture tokens for {len(features)} pictures of {features.shape[1]}.")
+        if (found := int(places.sum())) != (needed := features.shape[:-1].numel()):
+            raise ValueError(f"{found} places of picture tokens for {needed} features of pictures.")
         return x.masked_scatter(places[..., None], features.to(x))
 
 
@@ -220,6 +223,7 @@ class QWenLMHeadModel(QWenPreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        mm_encoder_outputs: Mapping[str, BaseModelOutputWithPooling] | None = None,
         **options: Any,
     ) -> CausalLMOutputWithPast:
         """See `QWenModel.forward`; logits `[B, T, V]`."""
@@ -232,6 +236,7 @@ class QWenLMHeadModel(QWenPreTrainedModel, GenerationMixin):
             pixel_values=pixel_values,
             prompt_length=prompt_length,
             use_cache=use_cache,
+            mm_encoder_outputs=mm_encoder_outputs,
             **options,
         )
         logits = self.lm_head(slice_logits_to_keep(found.last_hidden_state, logits_to_keep))
