@@ -201,7 +201,11 @@ def test_runs_that_are_left_out_are_told(monkeypatch, capsys, outputs, study):
     ("spec", "sentence"),
     [
         (None, "holds no figures.yaml"),
-        ("a: {study: all, colour: red}", "figures.yaml cannot be read"),
+        ("a: {study: all, colour: red}", "figures.yaml cannot be read (a figure of rows and columns reads no colour)"),
+        ("a: {study: all, report: paired, rows: [method]}", "(a figure of report reads no rows)"),
+        ("a: {study: all, picture: cost.png, costs: all, value: n}", "(a figure of picture reads no costs, value)"),
+        ("a: {groups: {one: {study: all}}, where: [seed=0]}", "(a figure of groups reads no where)"),
+        ("a: {study: all, against: stv}", "(a figure of rows and columns reads no against)"),
         ("a: [", "figures.yaml cannot be read"),
         ("a: {study: other, rows: [method]}", "other"),
         ("a: {study: all, where: [method=nobody], rows: [method]}", "leaves no run"),

@@ -42,6 +42,16 @@ if TYPE_CHECKING:  # tables need no pictures
 SPEC, LOCK, README = "figures.yaml", "figures.lock", "README.md"
 _SHOWN = re.compile(r"(?m)^(<!-- ([\w./-]+\.csv) -->\n)(?:\|.*\n?)*")
 
+_RUNS = {"study", "where"}
+# What is read of a figure, by the first of these that it names; of none of them, a table along axes.
+_READ = {
+    "groups": {"groups", "costs"},
+    "picture": {"picture", *_RUNS},
+    "heads": {"heads", *_RUNS},
+    "report": {"report", "against", *_RUNS},
+}
+_AXES = {"rows", "columns", "value", *_RUNS}
+
 # With the signatures of its runs, and sentences on what is left out.
 Made = tuple["Table | Picture", set[str], list[str]]
 
@@ -180,6 +190,9 @@ def in_markdown(path: Path) -> str:
 
 def _figure(entry: Mapping[str, Any]) -> Figure:
     own = dict(entry)
+    kind = next((name for name in _READ if name in own), "")
+    if idle := own.keys() - _READ.get(kind, _AXES):
+        raise TypeError(f"a figure of {kind or 'rows and columns'} reads no {', '.join(sorted(map(str, idle)))}")
     if "study" in own:
         own["runs"] = Runs(own.pop("study"), own.pop("where", []))
     return Figure(**own | {"groups": {name: Runs(**runs) for name, runs in own.get("groups", {}).items()}})
