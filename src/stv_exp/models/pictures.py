@@ -24,6 +24,7 @@ from stv_exp.models.recent import Recent, half_of_what_is_free
 TAKEN = "mm_encoder_outputs"  # the input for features
 _PIXELS = ("pixel_values", "pixel_attention_mask")  # the inputs that they stand for
 _SAME = 0.99  # cosine: half precision rounds by batch
+_MOST = 4 * 2**30  # bytes: what is free on a node may be more than its job is given
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,13 @@ class Seen:
 
 
 class Pictures:
-    """Features by what a picture shows, as many as fit in half of the free memory, on the CPU."""
+    """Features by what a picture shows, as many as fit in 4 GiB and in half of the free memory, on the CPU."""
 
     def __init__(self, model: Any, processor: Any, family: Family) -> None:
         self.model = model
         self.processor = processor
         self.family = family
-        self.recent: Recent[Seen] = Recent(half_of_what_is_free(torch.device("cpu")))
+        self.recent: Recent[Seen] = Recent(min(_MOST, half_of_what_is_free(torch.device("cpu"))))
         self._made: type[Any] = dict  # what the model makes of pictures,
         self._in_one = False  # all of them in one tensor or a tensor each
 
