@@ -96,7 +96,8 @@ class Pictures:
     def _seen(self, pictures: Sequence[Image.Image]) -> list[Seen]:
         output, places = self._encoded([[picture] for picture in pictures])
         layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
-        split = [_flat(layer).cpu().split(places) for layer in layers]
+        # Copies: a slice would keep the whole batch in memory for as long as one of its pictures is kept.
+        split = [[part.clone() for part in _flat(layer).cpu().split(places)] for layer in layers]
         return [Seen(pooled, tuple(deeper)) for pooled, *deeper in zip(*split, strict=True)]
 
     @torch.inference_mode(False)  # trainings read what a scan has computed
