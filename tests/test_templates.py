@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
+from stv_exp import configure
 from stv_exp.config import TemplateConfig
 from stv_exp.data.prompts import make_prompt
 from stv_exp.data.task import Example
@@ -34,6 +35,11 @@ SHOWN = [
     example("b", "Is the {light} on?", "yes"),
 ]
 QUERY = example("c", "What colour is it?", "blue")
+
+
+def test_a_lines_end_on_the_command_line_is_one():
+    config = configure("method=few_shot", r'dataset.template.demonstration="{question}\n{answer}\n"')
+    assert config.dataset.template.demonstration == "{question}\n{answer}\n"
 
 
 def test_vizwiz_has_its_prefix_and_a_space_before_each_answer():

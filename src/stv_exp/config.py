@@ -51,12 +51,16 @@ class ModelConfig:
 
 @dataclass
 class TemplateConfig:
-    """How a prompt is written; `<image>` stands for an example's image, the answer follows `query` directly."""
+    r"""How a prompt is written: `<image>` is an example's image, `\n` a line's end; the answer follows `query`."""
 
     prefix: str = ""
     demonstration: str = "<image>{question} {answer}\n"
     query: str = "<image>{question}"
     answer: str = " {answer}"
+
+    def __post_init__(self) -> None:
+        for name, text in vars(self).items():
+            setattr(self, name, text.replace("\\n", "\n"))
 
 
 @dataclass
