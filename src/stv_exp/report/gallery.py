@@ -21,7 +21,7 @@ from stv_exp.report.text import listed, one_line
 
 PICTURES = ("accuracy.png", "k_and_m.png", "by_k.png", "cost.png", "stages.png", "rewards.png", "sensitivity.png")
 _CURVES = ["reward", "reward_random"]
-_RANKED_BY = ("method.sensitivity", "method.site", "model.name")
+_RANKED_BY = ("method.where", "method.sensitivity", "method.site", "model.name")
 
 
 def gallery(runs: pd.DataFrame, outputs: Path) -> tuple[dict[str, Figure], list[str]]:
@@ -92,7 +92,7 @@ def _rankings(runs: pd.DataFrame, outputs: Path) -> tuple[dict[str, list[Ranked]
 
 def _ranked_by(run: pd.Series, ranked: Ranked) -> str:
     """Only what has one shape has a mean."""
-    told = [str(run[key]) for key in _RANKED_BY if isinstance(run.get(key), str)]
+    told = [str(run[key]) for key in _RANKED_BY if isinstance(run.get(key), str) and run[key] != "sensitivity"]
     return ", ".join([*told, "x".join(map(str, ranked[0].shape))])
 
 
