@@ -92,7 +92,7 @@ def _rankings(runs: pd.DataFrame, outputs: Path) -> tuple[dict[str, list[Ranked]
 
 def _ranked_by(run: pd.Series, ranked: Ranked) -> str:
     """Only what has one shape has a mean."""
-    told = [str(run[key]) for key in _RANKED_BY if isinstance(run.get(key), str) and run[key] != "sensitivity"]
+    told = [str(run[key]) for key in _RANKED_BY if isinstance(run.get(key), str)]
     return ", ".join([*told, "x".join(map(str, ranked[0].shape))])
 
 
