@@ -10,6 +10,7 @@ from PIL import Image
 
 from stv_exp.config import TemplateConfig, TrainConfig
 from stv_exp.data.prompts import make_prompt
+from stv_exp.data.task import Example
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.pictures import TAKEN, Pictures
 from stv_exp.pipeline import measured
@@ -96,7 +97,7 @@ def test_a_stage_looks_anew_so_that_its_seconds_do_not_depend_on_what_ran_before
     prompts = [make_prompt(config.dataset.template, query) for query in task.support[:5]]
     for _ in range(2):
         with measured(backbone):
-            backbone.see(prompts)
+            backbone.encode(prompts)
     assert looks == [5, 5]
 
 
@@ -125,3 +126,14 @@ def test_pictures_are_known_by_what_they_show(backbone, looks):
     looks.clear()
     backbone.pictures.features([*different, *(picture.copy() for picture in different)])
     assert sum(looks) == 4
+
+
+def test_a_prompts_pictures_are_opened_once(backbone, config):
+    opened = []
+
+    def load() -> Image.Image:
+        opened.append(1)
+        return Image.new("RGB", (32, 32))
+
+    backbone.encode([make_prompt(config.dataset.template, Example("one", (load,), "?", ("x",)))])
+    assert len(opened) == 1

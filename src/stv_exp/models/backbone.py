@@ -9,6 +9,7 @@ import inspect
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -125,33 +126,29 @@ class Backbone:
         A picture's features stand for its pixels where the model takes them. Raises `StvError` where images and
         placeholders differ in number or the model's context is too short.
         """
-        batch, images = self.prepare(prompts, room), self._shared(prompts)
-        return BatchFeature(self.pictures.instead(batch, images)) if images else batch
+        images = [prompt.images for prompt in prompts]
+        batch = self._fitting(prompts, images, room)
+        if not any(images) or not self.pictures.shareable:
+            return batch
+        return BatchFeature(self.pictures.instead(batch, [*chain(*images)]))
 
     def prepare(self, prompts: Sequence[Prompt], room: int = 0) -> BatchFeature:
         """The same with pixels: what a plain script hands the model."""
-        batch = self._inputs(prompts)
+        return self._fitting(prompts, [prompt.images for prompt in prompts], room)
+
+    def _fitting(self, prompts: Sequence[Prompt], images: Sequence[list[Image.Image]], room: int) -> BatchFeature:
+        batch = self._inputs(prompts, images)
         lengths = batch["attention_mask"].sum(1)
         if self.context is not None and lengths.max().item() + room > self.context:
             raise StvError(self._too_long(prompts[int(lengths.argmax())], room, self.context))
         return batch.to(self.device)
 
-    def see(self, prompts: Sequence[Prompt]) -> None:
-        """Compute the features of the prompts' pictures, for `encode` to find."""
-        if images := self._shared(prompts):
-            self.pictures.features(images)
-
-    def _shared(self, prompts: Sequence[Prompt]) -> list[Image.Image]:
-        """The prompts' pictures in order, if the model takes features of them."""
-        images = [image for prompt in prompts for image in prompt.images]
-        return images if images and self.pictures.shareable else []
-
     def count_tokens(self, prompts: Sequence[Prompt]) -> int:
         """Tokens of prompts, padding left out."""
-        return sum(int(self._inputs([prompt])["attention_mask"].sum()) for prompt in prompts)
+        return sum(int(self._inputs([prompt], [prompt.images])["attention_mask"].sum()) for prompt in prompts)
 
-    def _inputs(self, prompts: Sequence[Prompt]) -> BatchFeature:
-        texts, images = [self.render(p) for p in prompts], [p.images for p in prompts]
+    def _inputs(self, prompts: Sequence[Prompt], images: Sequence[list[Image.Image]]) -> BatchFeature:
+        texts = [self.render(p) for p in prompts]
         for prompt, found in zip(prompts, images, strict=True):
             self._check_images(prompt, len(found))
         options: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
@@ -161,8 +158,8 @@ class Backbone:
         try:
             return self.processor(text=texts, **options)
         except Exception as error:  # whatever a family's own code runs into
-            for prompt in prompts if len(prompts) > 1 else ():
-                self._inputs([prompt])  # raises at the one that is refused also alone
+            for prompt, own in zip(prompts, images, strict=True) if len(prompts) > 1 else ():
+                self._inputs([prompt], [own])  # raises at the one that is refused also alone
             raise StvError(self._refused(prompts, error)) from error
 
     def _refused(self, prompts: Sequence[Prompt], error: Exception) -> str:
@@ -279,7 +276,8 @@ class Backbone:
         """The sentence for a prompt that does not fit, with the number of demonstrations that would."""
 
         def tokens(shots: int) -> int:
-            return self._inputs([prompt.first(shots)])["attention_mask"].shape[1] + room
+            shown = prompt.first(shots)
+            return self._inputs([shown], [shown.images])["attention_mask"].shape[1] + room
 
         shots = len(prompt.demonstrations)
         fit = bisect_right(range(shots), context, key=tokens) - 1

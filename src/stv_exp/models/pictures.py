@@ -36,7 +36,7 @@ class Seen:
 
     @property
     def n_bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in (self.pooled, *self.deeper))
+        return sum(t.nbytes for t in (self.pooled, *self.deeper))
 
 
 class Pictures:

@@ -43,7 +43,7 @@ class Prefix:
 
     @property
     def n_bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for layer in self.layers for t in layer.values())
+        return sum(t.nbytes for layer in self.layers for t in layer.values())
 
 
 class PrefixCache(Recent[Prefix]):

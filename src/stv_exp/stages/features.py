@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 from zlib import crc32
 
 import numpy as np
@@ -11,12 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stv_exp.config import Config, TemplateConfig
+from stv_exp.config import Config
 from stv_exp.data.demonstrations import Features
-from stv_exp.data.prompts import Prompt, make_prompt
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
-from stv_exp.models.backbone import IMAGE, Backbone
+from stv_exp.models.backbone import Backbone
 from stv_exp.stages.predict import predict
 from stv_exp.stages.trainer import Stage
 
@@ -68,7 +68,7 @@ def image_features(backbone: Backbone, examples: Sequence[Example], fitted: int,
 
 
 class PictureFeatures(Stage):
-    """Pooled features `[B, F]` of a batch of prompts of one picture each, in float32 on the CPU."""
+    """Mean features `[B, F]` of each example's pictures, in float32 on the CPU."""
 
     stage = "picture features"
 
@@ -76,28 +76,23 @@ class PictureFeatures(Stage):
         super().__init__()
         self.backbone = backbone
 
-    def predict_step(self, batch: list[Prompt], batch_idx: int) -> Tensor:
-        seen = self.backbone.pictures.features([image for prompt in batch for image in prompt.images])
-        return torch.stack([one.pooled.float().mean(0) for one in seen])
+    def predict_step(self, batch: list[Example], batch_idx: int) -> Tensor:
+        shown = [example.pictures for example in batch]
+        seen = self.backbone.pictures.features([*chain(*shown)])
+        pooled = torch.stack([one.pooled.float().mean(0) for one in seen])
+        return torch.stack([own.mean(0) for own in pooled.split([len(pictures) for pictures in shown])])
 
 
 def _pictures(backbone: Backbone, examples: Sequence[Example], config: Config) -> Rows:
-    """Mean features of each example's pictures `[N, F]`, each picture encoded once."""
-    template = TemplateConfig(query=IMAGE)
-    prompts, owners = [], []
-    for i, example in enumerate(examples):
+    """Mean features of each example's pictures `[N, F]`."""
+    for example in examples:
         if not example.images:
             raise StvError(
                 f"demonstrations.choice={config.demonstrations.choice} compares pictures, and example {example.id} has "
                 "none; choose nearest_question, balanced or random."
             )
-        prompts += [make_prompt(template, Example(example.id, (load,), "", ("",))) for load in example.images]
-        owners += [i] * len(example.images)
-    found = torch.cat(predict(PictureFeatures(backbone), prompts, config.trainer)).numpy()
-    sums = np.zeros((len(examples), found.shape[1]), dtype=np.float32)
-    np.add.at(sums, owners, found)
-    sums /= np.bincount(owners)[:, None].astype(np.float32)
-    return sums
+    found: Rows = torch.cat(predict(PictureFeatures(backbone), examples, config.trainer)).numpy()
+    return found
 
 
 def _unit(rows: Rows) -> Rows:

@@ -113,7 +113,7 @@ class Training(Stage):
         start = edit.start(frozen)
         self.weights = nn.ParameterDict({name: v for name, v in start.items() if name not in edit.constants})
         self.constants = {name: value for name, value in start.items() if name in edit.constants}
-        self._see(config)
+        self._see()
         self.teacher = taught(backbone, task, config, self._observed) if edit.taught else {}
         self.generator = Generator().manual_seed(config.seed)
         self.history: defaultdict[str, list[float]] = defaultdict(list)
@@ -125,13 +125,14 @@ class Training(Stage):
         self.steps = self._affordable()
         self._states: dict[str, Any] = {}
 
-    def _see(self, config: Config) -> None:
+    def _see(self) -> None:
         """Compute what is read of the support's pictures, in the same batches where the training goes on later."""
-        size, prompts = config.trainer.batch_size, [make_prompt(self._template, query) for query in self.task.support]
-        prompts = [prompt for prompt in prompts if prompt.query.images]
-        with Meter("pictures", len(prompts), bar=config.trainer.progress_bar) as meter:
-            for start in range(0, len(prompts), size):
-                self.backbone.see(part := prompts[start : start + size])
+        pictures, size = self.backbone.pictures, self.config.trainer.batch_size
+        shown = [query for query in self.task.support if query.images] if pictures.shareable else []
+        with Meter("pictures", len(shown), bar=self.config.trainer.progress_bar) as meter:
+            for start in range(0, len(shown), size):
+                part = shown[start : start + size]
+                pictures.features([image for query in part for image in query.pictures])
                 meter.advance(len(part))
 
     @property
