@@ -205,6 +205,16 @@ def test_a_subset_of_the_jobs_is_drawn_by_its_own_seed(tmp_path):
     )
 
 
+def test_a_setting_is_given_to_a_sweep_and_not_to_the_jobs_that_a_subset_draws(tmp_path):
+    words = ["-m", "+experiment=smoke", "tracker=none", "plan=true", "method=zero_shot,mtv", "hydra.sweeper.subset=1"]
+    done = [
+        stv_exp(*words, f"{key}=2", "hydra.sweeper.subset_seed=1", cwd=tmp_path)
+        for key in ("policy.steps", "train.epochs")
+    ]
+    assert done[0].returncode == 0 and "1 job" in done[0].stdout and "zero_shot" in done[0].stdout, done[0].text
+    assert done[1].returncode == 1 and "train.epochs is not read by method=zero_shot,mtv;" in done[1].stderr
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -9,7 +9,8 @@ list of experiments each has its own, and `hydra.sweeper.subset` draws some of t
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,7 @@ class VariantSweeperConf(BasicSweeperConf):
 
 
 Good = tuple[list[str], Config]  # a job's overrides and what they make
+REFUSALS = (StvError, HydraException, OmegaConfBaseException)
 
 
 class FailFast(BaseException):
@@ -85,8 +87,9 @@ class VariantSweeper(BasicSweeper):
         assert self.hydra_context is not None
         parser = OverridesParser.create(self.hydra_context.config_loader)
         given = parser.parse_overrides(arguments)
-        jobs = subset(self._jobs(given, parser), self.subset, self.subset_seed)
-        good, refused = self._checked(jobs, [str(override.input_line) for override in given])
+        every = self._jobs(given, parser)
+        jobs = subset(every, self.subset, self.subset_seed)
+        good, refused = self._checked(jobs, every, [str(override.input_line) for override in given])
         configs = [config for _, config in good]
         if any(config.plan for config in configs):
             from stv_exp.plan import show_plan  # which knows models
@@ -142,10 +145,12 @@ class VariantSweeper(BasicSweeper):
                 "again, it goes on from what is finished."
             ) from error
 
-    def _checked(self, jobs: Sequence[list[str]], given: Sequence[str]) -> tuple[list[Good], dict[str, str]]:
+    def _checked(
+        self, jobs: Sequence[list[str]], every: Sequence[list[str]], given: Sequence[str]
+    ) -> tuple[list[Good], dict[str, str]]:
         """The jobs that can work, and of the others the sentence; with `fail_fast` there may be no others.
 
-        Raises `StvError` for what the command line gives and the method of no job reads.
+        Raises `StvError` for what the command line gives and no method of the sweep reads, drawn by `subset` or not.
         """
         assert self.hydra_context is not None and self.config is not None
         composer = Composer(self.hydra_context.config_loader, self.config)
@@ -155,15 +160,22 @@ class VariantSweeper(BasicSweeper):
                 configs.append(composer.config(job))
                 check(configs[-1])
                 good.append((job, configs[-1]))
-            except (StvError, HydraException, OmegaConfBaseException) as error:
+            except REFUSALS as error:
                 refused[" ".join(job)] = str(complaint(error))
         if configs and all(config.job == "run" for config in configs):
-            check_given(given, configs)
+            check_given(given, [*configs, *_composed(composer, every if self.subset else ())])
         if any(config.fail_fast for config in configs):
             _refuse(len(jobs), refused, [])
         for words, sentence in refused.items():
             log.error("Refused: %s: %s", words, sentence)
         return good, refused
+
+
+def _composed(composer: Composer, jobs: Iterable[list[str]]) -> Iterator[Config]:
+    """The settings of the jobs that have some."""
+    for job in jobs:
+        with suppress(*REFUSALS):
+            yield composer.config(job)
 
 
 def _join_studies(configs: Sequence[Config]) -> None:
