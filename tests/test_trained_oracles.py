@@ -112,7 +112,7 @@ def test_i2cls_vectors_losses_and_updates_are_the_published_ones(subject, tokens
     module, p = started(subject, config)
     blocks = list(zip(subject.attentions, subject.mlps, strict=True))
     template = config.dataset.template
-    demonstrations = [subject.question(make_prompt(template, e), ended=False) for e in subject.task.support]
+    demonstrations = [subject.question(make_prompt(template, e)) for e in subject.task.support]
     vectors = i2cl.context_vectors(subject.network, blocks, demonstrations)
     torch.testing.assert_close(module.constants["vectors"], vectors, atol=1e-5, rtol=1e-5)
     assert torch.equal(p["scales"].detach(), torch.tensor([0.1, 1.0]).expand_as(p["scales"]))

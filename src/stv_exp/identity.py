@@ -85,6 +85,7 @@ def origin(config: Config) -> dict[str, Any]:
     method = Method.of(config)
     has = {"effects": method.where.asks, "train": method.trains, "labels": config.dataset.label_noise > 0}
     code = VERSIONS | {stage: version for stage, version in SOME.items() if has[stage]}
+    code |= {choice.kind: choice.version for choice in method.choices if choice.version > 1}
     return {"code": code, "model": fingerprint(config.model.name), "data": data}
 
 

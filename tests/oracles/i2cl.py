@@ -1,7 +1,8 @@
 """I2CL (`LzVv123456/I2CL`) written plainly: hooks on whole blocks, batch 1, full forwards, no noise.
 
-Differences kept on purpose: the demonstrations are the whole support, each a prompt and its answer; the code draws
-batches, here epochs go through the support; `first`: the code's loss is of the answer's first token.
+Differences kept on purpose: the demonstrations are the whole support, each a prompt, its answer and the line's end that
+separates demonstrations; the code draws batches, here epochs go through the support; `first`: the code's loss is of the
+answer's first token.
 """
 
 from __future__ import annotations

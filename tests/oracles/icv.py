@@ -1,6 +1,9 @@
 """ICV (`shengliu66/ICV`) written plainly: hooks on whole layers and MLPs, batch 1, full forwards.
 
 A demonstration is two texts, its question and its answer; ours may also be a query, and the same with its answer.
+
+Differences kept on purpose are of the texts, which are handed over: behind their pictures, with their punctuation and the
+template's space, where the published code reads stripped texts alone.
 """
 
 from __future__ import annotations
@@ -40,13 +43,14 @@ def answered(question: Question) -> dict[str, Tensor]:
 def directions(
     network: Any, layers: Sequence[nn.Module], demonstrations: Sequence[tuple[dict[str, Tensor], dict[str, Tensor]]]
 ) -> Tensor:
-    """One a layer `[L, hidden]`, of demonstrations (question, answer)."""
+    """One a layer `[L, hidden]`, of demonstrations (question, answer); the embedding is a layer that is cut off later."""
+    layers = [network.get_input_embeddings(), *layers]
     points = torch.stack([states(network, layers, y) - states(network, layers, x) for x, y in demonstrations])
     centred = points - points.mean(0)
     _, vectors = torch.linalg.eigh(centred @ centred.T)  # of the points, not of the dimensions: the same components
     weights = vectors[:, -1]
     component = normalize(weights @ centred, dim=0) * weights[weights.abs().argmax()].sign()
-    return (component + points.mean(0)).view(len(layers), -1)
+    return (component + points.mean(0)).view(len(layers), -1)[1:]
 
 
 @torch.no_grad()

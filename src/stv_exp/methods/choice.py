@@ -37,13 +37,15 @@ class Choice:
     """One of the three choices of a method, made under the settings of a job.
 
     `reads` are the settings (dotted keys) that its result depends on: signatures follow from them, and a setting that
-    no choice of a method reads is refused. `location_search` are the stages that have to run before the locations are
-    known. The first line of the docstring is what `--help` says.
+    no choice of a method reads is refused. `version` is raised by hand when its results would change.
+    `location_search` are the stages that have to run before the locations are known. The first line of the docstring
+    is what `--help` says.
     """
 
     kind: ClassVar[str]
     name: ClassVar[str]
     reads: ClassVar[tuple[str, ...]] = ()
+    version: ClassVar[int] = 1
     location_search: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Config) -> None:

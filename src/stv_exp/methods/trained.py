@@ -65,15 +65,15 @@ class Frozen(Protocol):
     def mean(self, site: str, of: str) -> Tensor:
         """Mean activation a layer `[L, H, D]` or `[L, hidden]`, over the support.
 
-        Of `answers`: at the last token of a query and its answer; of `contexts`: at the last one of a prompt behind
-        `train.shots` demonstrations.
+        Of `answers`: at what ends the answer to a query, as what follows a demonstration; of `contexts`: at the last
+        token of a prompt behind `train.shots` demonstrations.
         """
         ...
 
     def moved(self, site: str, n: int, alone: bool) -> Tensor:
-        """What the answers of `n` support examples change `[n, L, hidden]`: at their last token, less the query's.
+        """What the answers of `n` support examples change `[n, 1 + L, hidden]`: at their last token, less the query's.
 
-        Answers stand behind their queries, or, as questions then do, `alone`.
+        The first row is what the embedding says. Answers stand behind their queries, or, as questions then do, `alone`.
         """
         ...
 

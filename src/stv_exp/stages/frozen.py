@@ -19,21 +19,22 @@ from stv_exp.stages.teacher import contexts
 from stv_exp.stages.trainer import Stage
 
 
+Answer = Callable[[Prompt], Tensor]  # the tokens behind a prompt, which may be none
+
+
 class Means(Stage):
-    """Captures a batch of prompts at their last token, answers included if asked for."""
+    """Captures a batch of prompts at their last token, with what `answer` says behind them."""
 
     stage = "means"
 
-    def __init__(self, backbone: Backbone, site: str, answered: bool) -> None:
+    def __init__(self, backbone: Backbone, site: str, answer: Answer) -> None:
         super().__init__()
         self.backbone = backbone
         self.site = site
-        self.answered = answered
+        self.answer = answer
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> Tensor:
-        answers = [self.backbone.encode_answer(prompt) for prompt in batch]
-        kept = answers if self.answered else [answer[:0] for answer in answers]
-        return last_states(self.backbone, batch, kept, self.site)
+        return last_states(self.backbone, batch, [self.answer(prompt) for prompt in batch], self.site)
 
 
 class FrozenModel:
@@ -48,21 +49,35 @@ class FrozenModel:
 
     def mean(self, site: str, of: str) -> Tensor:
         """Mean activation a layer `[L, H, D]` or `[L, hidden]` at answers or contexts; see `Frozen.mean`."""
-        return self._captured(self._prompts[of](), site, of == "answers").mean(0)
+        return self._captured(self._prompts[of](), site, self._ended if of == "answers" else self._silent).mean(0)
 
     def moved(self, site: str, n: int, alone: bool) -> Tensor:
-        """What the answers of `n` support examples change `[n, L, hidden]`; see `Frozen.moved`."""
+        """What the answers of `n` support examples change `[n, 1 + L, hidden]`; see `Frozen.moved`."""
         drawn = random.Random(f"{self.config.seed}/moved").sample(self.task.support, min(n, len(self.task.support)))
         template = learned_from(self.config).template
         if alone:
             asked, said = zip(*(apart(template, example) for example in drawn), strict=True)
-            return self._captured(said, site, False) - self._captured(asked, site, False)
+            return self._along(said, site, self._silent) - self._along(asked, site, self._silent)
         prompts = [make_prompt(template, example) for example in drawn]
-        return self._captured(prompts, site, True) - self._captured(prompts, site, False)
+        return self._along(prompts, site, self.backbone.encode_answer) - self._along(prompts, site, self._silent)
 
-    def _captured(self, prompts: Sequence[Prompt], site: str, answered: bool) -> Tensor:
+    def _along(self, prompts: Sequence[Prompt], site: str, answer: Answer) -> Tensor:
+        """The embedding of the last token and the activations of the edited layers there, `[N, 1 + L, hidden]`."""
+        ids = [torch.cat([self.backbone.encode([p])["input_ids"][0], answer(p)])[-1] for p in prompts]
+        embedding = self.backbone.model.get_input_embeddings()
+        with torch.no_grad():
+            embedded = embedding(torch.stack(ids).to(embedding.weight.device)).float().cpu()
+        return torch.cat([embedded[:, None], self._captured(prompts, site, answer)], 1)
+
+    def _silent(self, prompt: Prompt) -> Tensor:
+        return torch.empty(0, dtype=torch.long, device=self.backbone.device)
+
+    def _ended(self, prompt: Prompt) -> Tensor:
+        return self.backbone.encode_answer(prompt, ended=True)
+
+    def _captured(self, prompts: Sequence[Prompt], site: str, answer: Answer) -> Tensor:
         """Activations of the edited layers, `[N, L, ...]`, in float32."""
-        parts: Sequence[Tensor] = predict(Means(self.backbone, site, answered), list(prompts), self.config.trainer)
+        parts: Sequence[Tensor] = predict(Means(self.backbone, site, answer), list(prompts), self.config.trainer)
         rows = [self.backbone.site(site).layers.index(layer) for layer in self.shape.layers]
         return torch.cat(list(parts))[:, rows].float()
 

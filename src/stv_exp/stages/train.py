@@ -282,8 +282,8 @@ class Training(Stage):
         self.generator.set_state(state["generator"])
         self.history.update(state["history"])
         vars(self.patient).update(state["patient"])
-        for name, n in state["counted"].items():
-            setattr(self.backbone, name, getattr(self.backbone, name) + n)
+        for name, n in state["counted"].items():  # start and teacher, which have been computed again, are among them
+            setattr(self.backbone, name, self._counted[name] + n)
 
     def result(self) -> TrainedEdit:
         """The edit as it is inserted, with its origin as metadata."""

@@ -1,6 +1,6 @@
 """I2CL (Li et al., arXiv 2405.14660): what attention and MLP give out at every token becomes b x it + a x a vector.
 
-The vector is the mean, over single demonstrations, of what they give out at its last token; a and b, two scalars each
+The vector is the mean, over single demonstrations, of what they give out at its end, the line's; a and b, two scalars each
 at both places of a layer, are calibrated by cross-entropy on the same demonstrations. As published: start (0.1, 1), and
 Gaussian noise while it trains. Differences: the demonstrations are the whole support (`dataset.support`), each of them
 a query and its answer; batches are epochs of it, not draws; the cosine begins where the warm-up ends.
@@ -27,6 +27,7 @@ _START = (0.1, 1.0)  # a, b
 class I2CL(Trained):
     """Four calibrated scalars a layer on mean outputs of single demonstrations (I2CL, arXiv 2405.14660)."""
 
+    version = 2
     reads = (*Trained.reads, "train.noise")
     constants = ("vectors",)
     noisy = True

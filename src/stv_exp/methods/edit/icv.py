@@ -1,9 +1,10 @@
 """ICV (Liu et al., ICML 2024): one direction a layer, towards which every token's MLP output is turned.
 
-It is what answers change: the first principal component, plus the mean, of the states after every layer at an answer's
-last token, less those at its question's, each read alone (behind its pictures; the code has none). As published:
-x / |x| + w (1 + max(0, cos(x, -v))) v / |v|, with the length of x, w = 0.1, 5 demonstrations, no training. That suits
-the rewriting of texts; with `train.alone=false` the answer is read behind its query.
+It is what answers change: the first principal component, plus the mean, of the embedding and the states after every
+layer at an answer's last token, less those at its question's, each read alone. As published: x / |x| +
+w (1 + max(0, cos(x, -v))) v / |v|, with the length of x, w = 0.1, 5 demonstrations, no training. That suits the
+rewriting of texts; with `train.alone=false` the answer is read behind its query. Differences: both stand behind their
+pictures, which the code does not know; punctuation, which it takes out of both, stays, as does the template's space.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 class ICV(Trained):
     """The direction in which answers move the states, one a layer, without training (ICV, ICML 2024)."""
 
+    version = 2
     reads = ("method.edit", "train.shots", "train.layers", "train.alone", "insertion.weight")
     losses: ClassVar[Mapping[str, float]] = {}
     constants = ("vectors",)
@@ -39,7 +41,7 @@ class ICV(Trained):
 
     def start(self, frozen: Frozen) -> dict[str, Tensor]:
         moved = frozen.moved("residual", self.config.train.shots, self.config.train.alone)
-        return {"vectors": principal(moved.flatten(1)).view(moved.shape[1:])}
+        return {"vectors": principal(moved.flatten(1)).view(moved.shape[1:])[1:]}
 
     @classmethod
     def shapes(cls, shape: Shape, options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
