@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
+import torch
 
-from stv_exp.config import Config, TrainConfig
+from stv_exp.config import Config, TemplateConfig, TrainConfig
 from stv_exp.data.prompts import make_prompt
+from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures
 from stv_exp.library import build_bank
 from stv_exp.methods.method import Method
+from stv_exp.models.edits import Insertion
+from stv_exp.models.prefix import PrefixCache
+from stv_exp.models.scoring import WAYS
 from stv_exp.pipeline import run
 from stv_exp.stages.budget import affordable
 from stv_exp.stages.scan import scan
 from stv_exp.stages.search import choose
 from stv_exp.stages.train import Training, train
 from tests.conftest import with_method
+from tests.family_processors import WORDS
 
 BUDGET = 1_000
 NONE = {"where": "none", "what": "none", "how": "none"}
@@ -52,6 +59,44 @@ def test_no_method_takes_more_and_those_with_steps_use_it_up(backbone, task, con
         bank = build_bank(scan(backbone, task, config), config)
         choose(backbone, task, bank, config, spent=backbone.token_forwards - before)
     assert 0.8 * BUDGET < backbone.token_forwards - before <= BUDGET
+
+
+def told(config: Config) -> Config:
+    """Without pictures."""
+    template = TemplateConfig("", "Q: {question} A: {answer}\n", "Q: {question} A:", " {answer}")
+    return replace(config, dataset=replace(config.dataset, template=template))
+
+
+@pytest.fixture
+def unlike() -> Task:
+    """Questions of one to three words, with answers of one to four."""
+    pick, known = random.Random(0), [word for word in WORDS.split() if word.islower()]
+    drawn = [(pick.sample(known, 1 + i % 3), pick.sample(known, 1 + i % 4)) for i in range(32)]
+    examples = [Example(f"w{i}", (), " ".join(q), (" ".join(a),)) for i, (q, a) in enumerate(drawn)]
+    return Task("words", tuple(examples[:24]), tuple(examples[24:]))
+
+
+@pytest.mark.parametrize("way", ["tree", "repeat", "full"])
+@pytest.mark.parametrize("name", SEARCHES)
+def test_answers_of_unlike_lengths_are_paid_for_as_they_are(backbone, unlike, config, name, way, monkeypatch):
+    monkeypatch.setattr("stv_exp.models.scorer.fastest_way", lambda *_: way)
+    config = capped(told(config), 4 * BUDGET, name=name, **SEARCHES[name])
+    config = replace(config, policy=replace(config.policy, queries=8))
+    before = backbone.token_forwards
+    bank = build_bank(scan(backbone, unlike, config), config)
+    choose(backbone, unlike, bank, config, spent=backbone.token_forwards - before)
+    assert 0.7 * 4 * BUDGET < backbone.token_forwards - before <= 4 * BUDGET
+
+
+def test_what_fills_up_a_batch_of_candidates_is_not_counted(backbone, unlike, config):
+    prompts = [make_prompt(told(config).dataset.template, example) for example in unlike.support[:8]]
+    answers = [backbone.encode_answer(prompt) for prompt in prompts]
+    prefixes = PrefixCache(backbone, 1).get(prompts)
+    vectors = torch.randn(1, 3, 1, backbone.heads.dim)
+    for score in WAYS.values():
+        before = backbone.token_forwards
+        score(backbone, prefixes, answers, Insertion(torch.tensor([[0, 0]]), vectors), "prompt")
+        assert backbone.token_forwards - before == 3 * sum(map(len, answers)) < 3 * 8 * max(map(len, answers))
 
 
 @pytest.mark.parametrize("budget", [BUDGET, 10**6])

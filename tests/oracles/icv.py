@@ -2,8 +2,8 @@
 
 A demonstration is two texts, its question and its answer; ours may also be a query, and the same with its answer.
 
-Differences kept on purpose are of the texts, which are handed over: behind their pictures, with their punctuation and the
-template's space, where the published code reads stripped texts alone.
+Differences kept on purpose are of the texts, which are handed over: behind their pictures, with their punctuation and
+the template's space, where the published code reads stripped texts alone.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def answered(question: Question) -> dict[str, Tensor]:
 def directions(
     network: Any, layers: Sequence[nn.Module], demonstrations: Sequence[tuple[dict[str, Tensor], dict[str, Tensor]]]
 ) -> Tensor:
-    """One a layer `[L, hidden]`, of demonstrations (question, answer); the embedding is a layer that is cut off later."""
+    """One a layer `[L, hidden]`, of demonstrations (question, answer); the embedding is one that is then cut off."""
     layers = [network.get_input_embeddings(), *layers]
     points = torch.stack([states(network, layers, y) - states(network, layers, x) for x, y in demonstrations])
     centred = points - points.mean(0)

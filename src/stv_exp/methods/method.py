@@ -138,7 +138,7 @@ class Method:
 
 
 def _sourced(choice: Choice, settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings beside the choice's name, its version from the second on and, where it is not of the package, its code."""
+    """Settings beside the choice's name, its version from the second on, and its code if it is not of the package."""
     named: dict[str, Any] = {choice.kind: choice.name, **settings}
     named |= {"version": choice.version} if choice.version > 1 else {}
     return named | ({"source": code} if (code := source(type(choice))) else {})

@@ -99,11 +99,13 @@ class Search(How):
         """Support queries that so many steps and `decide` ask, each of which has a prefix to compute."""
         return max(min(steps * self.config.policy.queries, n_support), self.final_queries(n_support))
 
-    def token_forwards(self, steps: int, n_support: int, n_locations: int, prefix: float, each: float) -> float:
-        """Of so many steps and `decide`: a query's `prefix` once, and `each` candidate behind it."""
-        tried = steps * self.step_evaluations() * (3 if self.differentiates else 1)
-        candidates = tried + self.watched(steps) + self.final_evaluations(n_support, n_locations)
-        return self.asked(steps, n_support) * prefix + candidates * each
+    def token_forwards(
+        self, steps: int, n_support: int, n_locations: int, prefix: float, tried: float, other: float
+    ) -> float:
+        """Of so many steps and `decide`: a query's `prefix` once, candidates of `tried` tokens in steps, or `other`."""
+        candidates = steps * self.step_evaluations() * (3 if self.differentiates else 1)
+        others = self.watched(steps) + self.final_evaluations(n_support, n_locations)
+        return self.asked(steps, n_support) * prefix + candidates * tried + others * other
 
     def watched(self, steps: int) -> int:
         """Candidates that so many steps try for the curves alone, at most."""

@@ -115,6 +115,10 @@ class Backbone:
         self.tokens += ids.numel()
         self.token_forwards += tokens * self.share  # padding left out: it depends on what is batched with what
 
+    def leave_out(self, padding: int) -> None:
+        """Take back so many tokens of the last forward, whose mask does not show that they are padding."""
+        self.token_forwards -= padding * self.share
+
     def forward(self, batch: Mapping[str, Any], **options: Any) -> Any:
         """Run the model with those `options` that it knows (remote code lacks some)."""
         known = {k: v for k, v in options.items() if k in self._accepted or "kwargs" in self._accepted}

@@ -14,7 +14,7 @@ from stv_exp.models.backbone import Backbone
 from stv_exp.models.branches import shared_layers, shared_states
 from stv_exp.models.caches import is_recurrent
 from stv_exp.models.edits import Insertion
-from stv_exp.models.prefix import PrefixCache
+from stv_exp.models.prefix import Prefix, PrefixCache
 from stv_exp.models.scoring import WAYS, full, tree, unedited
 
 log = logging.getLogger(__name__)
@@ -49,11 +49,14 @@ class Scorer:
         """
         if self.way == "full" or not self.prefixes.warm(prompts, batch_size, advance):
             return
-        layers = shared_layers(where) if self.late else 0
-        for start in range(0, len(prompts) if layers else 0, batch_size):
+        for start in range(0, len(prompts) if self.late else 0, batch_size):
             part = slice(start, start + batch_size)
-            run = partial(unedited, self.backbone)
-            shared_states(self.backbone, self.prefixes.get(prompts[part]), answers[part], layers, run)
+            self._share(self.prefixes.get(prompts[part]), answers[part], where)
+
+    def _share(self, prefixes: Sequence[Prefix], answers: Sequence[Tensor], insertion: Insertion) -> None:
+        """Have the prefixes keep what their branches start from."""
+        if layers := shared_layers(insertion):
+            shared_states(self.backbone, prefixes, answers, layers, partial(unedited, self.backbone))
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[Tensor], insertion: Insertion, when: str) -> Tensor:
         """Log-likelihood `[Q, S, N]` of each answer token (0 beyond an answer's end) under S insertions a query.
@@ -66,8 +69,11 @@ class Scorer:
         gradient = insertion.values.requires_grad
         score = partial(full, self.backbone, prompts)
         if self.way != "full":
-            late = {"late": True} if self.late and (gradient or insertion.values.shape[1] > 1) else {}
-            score = partial(WAYS[self.way], self.backbone, self.prefixes.get(prompts), **late)
+            prefixes = self.prefixes.get(prompts)
+            late = self.late and (gradient or insertion.values.shape[1] > 1)
+            if late:  # which has no backward
+                self._share(prefixes, answers, insertion)
+            score = partial(WAYS[self.way], self.backbone, prefixes, **({"late": True} if late else {}))
         before = self.backbone.token_forwards
         with torch.enable_grad() if gradient else torch.inference_mode():
             scores = score(answers, insertion, when)

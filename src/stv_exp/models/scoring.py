@@ -57,6 +57,7 @@ def unedited(backbone: Backbone, prefixes: Sequence[Prefix], answers: Sequence[T
     branch, positions = tree_inputs(backbone, prefixes, answers, 1)
     with only_logits(backbone.model, torch.zeros_like(branch["input_ids"], dtype=torch.bool)):
         backbone.forward(branch, position_ids=positions, past_key_values=join(prefixes), use_cache=True)
+    backbone.leave_out(branch["input_ids"].numel() - sum(map(len, answers)))
 
 
 @contextmanager
@@ -141,6 +142,7 @@ def _logits(backbone: Backbone, scored: Tensor, branch: Mapping[str, Any], posit
     """Vocabulary logits `[n, V]` of the tokens where `scored [B, T]` only."""
     with only_logits(backbone.model, scored):
         logits = backbone.forward(branch, position_ids=positions, past_key_values=cache, use_cache=True).logits
+    backbone.leave_out(scored.numel() - int(scored.sum()))
     return logits[scored] if logits.shape[:2] == scored.shape else logits[0]
 
 

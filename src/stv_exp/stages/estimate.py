@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from math import ceil
 from statistics import fmean
+from typing import Any
 
 from stv_exp.config import Config, learned_from
 from stv_exp.data.demonstrations import DemonstrationSampler
@@ -73,7 +74,8 @@ def _policy(config: Config) -> Estimate:
     prompt, steps = _prompt(config, 0), how.affordable_steps(n_support, n_locations, answer)
     if config.budget:
         spent = _scan(config).tokens + (_effects(config).tokens if Method.of(config).where.asks else 0)
-        cost = partial(how.token_forwards, n_support=n_support, n_locations=n_locations, prefix=prompt, each=answer)
+        sizes: dict[str, Any] = {"n_support": n_support, "n_locations": n_locations}
+        cost = partial(how.token_forwards, **sizes, prefix=prompt, tried=answer, other=answer)
         steps = affordable(config, spent, cost, steps)
     final = how.final_evaluations(n_support, n_locations)
     asked = min(steps * config.policy.queries, n_support)

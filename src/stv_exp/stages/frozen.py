@@ -18,7 +18,6 @@ from stv_exp.stages.predict import predict
 from stv_exp.stages.teacher import contexts
 from stv_exp.stages.trainer import Stage
 
-
 Answer = Callable[[Prompt], Tensor]  # the tokens behind a prompt, which may be none
 
 

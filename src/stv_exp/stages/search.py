@@ -27,7 +27,7 @@ from stv_exp.models.backbone import COUNTED, Backbone
 from stv_exp.models.edits import Edit, Insertion
 from stv_exp.models.scorer import Scorer
 from stv_exp.progress import Meter
-from stv_exp.stages.budget import affordable
+from stv_exp.stages.budget import affordable, search_cost
 from stv_exp.stages.checkpoint import SearchCheckpoint, newest
 from stv_exp.stages.trainer import Items, Stage, make_trainer
 
@@ -149,8 +149,8 @@ class CandidateSearch(Stage):
         self.step = state["step"]
         self.generator.set_state(state["generator"])
         self.history.update(state["history"])
-        for name, n in state["counted"].items():
-            setattr(self.scorer.backbone, name, getattr(self.scorer.backbone, name) + n)
+        for name, n in state["counted"].items():  # settling how candidates are scored, done again, is among them
+            setattr(self.scorer.backbone, name, self._counted[name] + n)
 
     def rewards(self, queries: Sequence[Example], choices: Tensor) -> Tensor:
         """Reward `[Q, S]` of choices `[Q or 1, S, K]`: mean log-likelihood of answer tokens (`policy.reward`)."""
@@ -196,20 +196,21 @@ class CandidateSearch(Stage):
 
     def _affordable(self, spent: float) -> int:
         """Steps within the budgets, beside the final decision; raises `StvError` where there is none."""
-        n, k, answer = len(self.support), len(self.bank.locations), float("nan")
+        n, k, answers = len(self.support), len(self.bank.locations), dict[str, int]()
         if self.config.policy.budget or self.config.budget:
-            answer = fmean(len(self._answer(self._prompt(q))[: self._rewarded]) for q in self.support)
-        steps = self.how.affordable_steps(n, k, answer)
+            answers = {q.id: len(self._answer(self._prompt(q))[: self._rewarded]) for q in self.support}
+        self.steps = self.how.affordable_steps(n, k, fmean(answers.values()) if answers else float("nan"))
         if not self.config.budget:
-            return steps
+            return self.steps
         backbone = self.scorer.backbone
-        prefix, each = backbone.count_tokens(self._settle()) / n - 1, answer
+        prefixes = {prompt.query.id: backbone.count_tokens([prompt]) - 1 for prompt in self._settle()}
         if self.scorer.way == "full":
-            prefix, each = 0.0, prefix + answer
+            prefixes, answers = dict.fromkeys(prefixes, 0), {q: prefixes[q] + n for q, n in answers.items()}
         elif self.scorer.late:
-            prefix += answer  # of a branch with nothing inserted
+            prefixes = {q: n + answers[q] for q, n in prefixes.items()}  # of a branch with nothing inserted
         spent += backbone.token_forwards - self._counted["token_forwards"]
-        return affordable(self.config, spent, lambda s: self.how.token_forwards(s, n, k, prefix, each), steps)
+        asked = [[query.id for query in batch] for batch in self.queries()]
+        return affordable(self.config, spent, search_cost(self.how, k, prefixes, answers, asked), self.steps)
 
     def _rewards(self, queries: Sequence[Example], chosen: Insertion) -> Tensor:
         prompts = [self._prompt(q) for q in queries]

@@ -1,9 +1,9 @@
 """I2CL (Li et al., arXiv 2405.14660): what attention and MLP give out at every token becomes b x it + a x a vector.
 
-The vector is the mean, over single demonstrations, of what they give out at its end, the line's; a and b, two scalars each
-at both places of a layer, are calibrated by cross-entropy on the same demonstrations. As published: start (0.1, 1), and
-Gaussian noise while it trains. Differences: the demonstrations are the whole support (`dataset.support`), each of them
-a query and its answer; batches are epochs of it, not draws; the cosine begins where the warm-up ends.
+The vector is the mean, over single demonstrations, of what they give out at the line's end behind it; a and b, two
+scalars each at both places of a layer, are calibrated by cross-entropy on the same demonstrations. As published: start
+(0.1, 1), and Gaussian noise while it trains. Differences: the demonstrations are the whole support (`dataset.support`),
+each of them a query and its answer; batches are epochs of it, not draws; the cosine begins where the warm-up ends.
 """
 
 from __future__ import annotations
