@@ -47,19 +47,20 @@ def signatures(config: Config) -> Signatures:
     if learned != config.dataset:
         judged["asked"] = _data(config.dataset, config.outputs)
     origin = {"model": {**_model(config), "name": fingerprint(config.model.name)}, "data": data}
+    ends = [2] if config.model.chat else []  # how answers are taught to end there; the first was another token
     judgement = [origin, judged, config.method.name, _values(config, method.prompting()), config.seed]
     if method.classifies:
         scan = _sign("scan", origin, _values(config, READING), config.seed)
         return Signatures(_sign("run", *judgement, scan, method.classifier_settings()), scan)
     if method.trains:
-        train = _sign("train", origin, method.train_settings(), config.seed)
+        train = _sign("train", origin, method.train_settings(), config.seed, *ends)
         return Signatures(_sign("run", *judgement, train), train=train)
     if not method.inserts:
         return Signatures(_sign("run", *judgement))
     scan = _sign("scan", origin, _values(config, SCAN), config.seed)
     effects = _sign("effects", scan, method.effects_settings(), config.seed) if method.where.asks else ""
     bank = _sign("bank", effects or scan, method.bank_settings(), config.seed)
-    policy = _sign("policy", bank, method.search_settings(), config.seed)
+    policy = _sign("policy", bank, method.search_settings(), config.seed, *ends)
     return Signatures(_sign("run", *judgement, policy, config.insertion.when), scan, effects, bank, policy)
 
 

@@ -9,6 +9,7 @@ import inspect
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -225,11 +226,13 @@ class Backbone:
             raise StvError(f"The answer {answer!r} of query {prompt.query.id} has no tokens; give it a text.")
         return torch.tensor(ids + self._stop * (ended and not newline), device=self.device)
 
-    @property
+    @cached_property
     def _stop(self) -> list[int]:
-        """The token at which generation ends, the chat's own where it has one; none where the model knows none."""
-        stops = self.model.generation_config.eos_token_id
-        return [] if stops is None else [stops[-1] if isinstance(stops, list) else stops]
+        """The token at which generation ends, of several the one that a chat writes; none where there is none."""
+        known = self.model.generation_config.eos_token_id
+        stops = known if isinstance(known, list) else [] if known is None else [known]
+        written = self.tokenizer(self.chat.behind_an_answer(self._content)).input_ids if self.chat else []
+        return [token for token in written if token in stops][:1] or stops[-1:]
 
     @torch.inference_mode()
     def capture(self, batch: BatchFeature, site: str = "head") -> Tensor:

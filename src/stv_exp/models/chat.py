@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
@@ -11,6 +11,9 @@ from jinja2 import TemplateError
 from stv_exp.errors import StvError
 
 Content = str | list[dict[str, str]]  # of a turn: text, or texts and places of images
+
+
+_ANSWER = "answer-0"  # no word of a template
 
 
 class ChatTemplate:
@@ -31,6 +34,11 @@ class ChatTemplate:
                     f"The chat template of {name} does not read model.chat_arguments.{key}; "
                     "leave it out or write it as the template does."
                 )
+
+    def behind_an_answer(self, content: Callable[[str], Content]) -> str:
+        """What it writes there, of a conversation whose texts `content` makes turns of."""
+        asked, answer = content("question"), content(_ANSWER)
+        return self.write([(asked, answer), (asked, answer)]).partition(_ANSWER)[2]
 
     def write(self, turns: Sequence[tuple[Content, Content]]) -> str:
         """The conversation of questions and answers up to the last question, and the beginning of its answer."""
