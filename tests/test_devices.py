@@ -11,6 +11,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from stv_exp import memory
 from stv_exp.config import Config
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
@@ -90,3 +91,9 @@ def test_a_process_takes_a_gpu_that_no_other_has_taken(tmp_path, monkeypatch):
         mine = gpu.take.__wrapped__()
         assert taken == [2] and gpu.take.__wrapped__() is None, "the fourth process shares"
     mine.release()
+
+
+def test_memory_of_a_run_on_the_cpu_is_the_processs_also_beside_a_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    memory.forget_peak(torch.device("cpu"))
+    assert memory.peak(torch.device("cpu")) > 2**20

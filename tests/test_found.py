@@ -14,7 +14,7 @@ from stv_exp import TaskVector
 from stv_exp.artefacts.base import UNSAVED
 from stv_exp.artefacts.scan import Scan
 from stv_exp.cli import configure
-from stv_exp.config import BankConfig, ModelConfig
+from stv_exp.config import BankConfig, InsertionConfig, ModelConfig
 from stv_exp.data.words import load as load_words
 from stv_exp.errors import StvError
 from stv_exp.identity import signatures
@@ -179,6 +179,14 @@ def test_what_cannot_work_is_refused(config, method, scan, sentence):
         Method.of(replace(with_method(config, **method), scan=replace(config.scan, **scan))).check()
 
 
+@pytest.mark.parametrize("method", [{}, {"where": "none", "what": "none", "how": "none", "edit": "learned"}])
+def test_a_weight_that_would_change_nothing_is_refused(config, method):
+    config = with_method(replace(config, insertion=InsertionConfig(weight=0.5)), **method)
+    with pytest.raises(StvError, match=r"insertion.weight=0.5 changes nothing where insertion.mode=replace; use"):
+        Method.of(config).check()
+    Method.of(replace(config, insertion=InsertionConfig(mode="blend", weight=0.5))).check()
+
+
 def test_a_classifier_is_refused_where_there_are_no_labels_to_tell_apart(task):
     config = configure("method=savs", "dataset=words")
     with pytest.raises(StvError, match="method=savs answers with a label, and words/antonym has no closed set of them"):
@@ -187,6 +195,14 @@ def test_a_classifier_is_refused_where_there_are_no_labels_to_tell_apart(task):
         reading.check(replace(task, support=task.support[:1]), config)
     with pytest.raises(StvError, match=r"method.k=20 is not within the 16 heads"):
         run(configure("method=savs", *SMALL), [])
+
+
+def test_a_classifier_is_refused_where_it_learns_other_labels_than_it_is_asked_for():
+    config = configure("method=savs", *SMALL, "method.k=5", "dataset.task=shape-shared-3", "fit.task=shape-shared-0")
+    with pytest.raises(
+        StvError, match=r"answers that are no labels of shapes/shape-shared-3, .* choose a fit.task with"
+    ):
+        run(config, [])
 
 
 class Flat(Where):

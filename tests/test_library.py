@@ -58,6 +58,12 @@ def test_a_wrong_setting_is_refused_as_on_the_command_line():
         configure("policy.lr=nan")
 
 
+def test_fit_keeps_to_a_budget_also_without_a_search(tmp_path):
+    config = configure(*SMALL, "method=mean", K, "budget=10", "tracker=none", f"outputs={tmp_path}")
+    with pytest.raises(StvError, match="budget=10 is too little for mean"):
+        fit(load_backbone(config), load_task(config), config)
+
+
 def test_every_public_name_is_there():
     assert all(hasattr(stv_exp, name) for name in stv_exp.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

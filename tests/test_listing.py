@@ -41,3 +41,8 @@ def test_a_list_is_printed_a_line_each(tmp_path, kind, line):
 def test_an_unknown_kind_is_refused_with_those_there_are(tmp_path):
     done = run(tmp_path, "list", "nothing")
     assert done.returncode == 2 and "'models'" in done.stderr
+
+
+def test_only_settings_are_a_page(tmp_path):
+    done = run(tmp_path, "list", "models", "--markdown")
+    assert done.returncode == 2 and "--markdown writes settings alone" in done.stderr

@@ -68,6 +68,19 @@ class Largest(How):
     def choose(self, bank):
         return bank.centroids.norm(dim=-1).argmax(1)
 '''
+SEARCH = """
+from stv_exp.methods.search import Search
+
+
+class Told(Search):
+    '''The first candidate, and curves of its own.'''
+
+    def start(self, bank):
+        return bank.centroids.new_zeros(bank.centroids.shape[:2])
+
+    def step(self, problem, queries):
+        problem.record(reward=1.0, **({"late": 2.0} if problem.step and self.config.policy.queries == 3 else {}))
+"""
 BROKEN = """
 import torch
 from stv_exp.methods import How, Trained, What, Where
@@ -106,6 +119,19 @@ class Many(How):
 class NoChoice:
     pass
 """
+
+
+def test_a_search_from_outside_may_record_what_it_likes_in_every_step(tmp_path):
+    """A loss alone, or a reward without that of random candidates."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/my_search.py").write_text(SEARCH)
+    job = ["--config-dir", "mine", "+experiment=smoke", "method.how=my_search.Told", "tracker=none"]
+    done = stv_exp(tmp_path / "mine", *job)
+    assert done.returncode == 0, done.text
+    (curve,) = tmp_path.glob("outputs/runs/*/history.csv")
+    assert curve.read_text().splitlines()[:2] == ["reward", "1.0"]
+    refused = stv_exp(tmp_path / "mine", *job, "policy.queries=3")
+    assert refused.returncode == 1 and "records late, reward in step 1 and recorded reward before" in refused.stderr
 
 
 @pytest.fixture

@@ -271,6 +271,9 @@ def test_an_answer_of_a_chat_ends_with_its_turn(folder):
     ends = [special(token) for token in ("<|endoftext|>", "<|im_end|>", "<|im_start|>")]
     assert backbone(folder, chat=True).model.generation_config.eos_token_id == ends
     assert backbone(folder).model.generation_config.eos_token_id == ends[0]
+    told = make_prompt(TemplateConfig("", "{question} {answer}", "{question}"), Example("q", (), "Which?", ("cat",)))
+    taught = [backbone(folder, chat=chat).encode_answer(told, ended=True)[-1].item() for chat in (True, False)]
+    assert taught == [ends[1], ends[0]], "as the template ends a turn, of all at which generation stops"
 
 
 def test_turns_are_those_of_qwen_vl_chat(processor):

@@ -61,6 +61,16 @@ def test_a_version_that_a_method_has_no_use_for_splits_none_of_its_rows(tmp_path
     assert set(rows(report(tmp_path))) == split | {"zero_shot"}
 
 
+def test_a_choices_second_version_is_told_from_its_first_and_from_no_other(tmp_path):
+    for seed, more in enumerate(({}, {"i2cl": 2})):
+        made = {**origin(), "code": {"train": 2, "run": 3, **more}}
+        spent = {"seconds": {"train": 1.0, "total": 1.0}}
+        for name in ("i2cl", "lora"):
+            own = {"name": name, "edit": name}
+            write_run(tmp_path, f"{name}{seed}", RIGHT, ["cat"], origin=made, seed=seed, method=own, metrics=spent)
+    assert set(rows(report(tmp_path))) == {"i2cl version=1", "i2cl version=2", "lora"}
+
+
 def test_wrong_labels_of_two_kinds_are_two_rows_and_right_ones_are_one(tmp_path):
     for seed, more in enumerate(({}, {"labels": 2})):
         made = {**origin(), "code": {"run": 3, **more}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from tests.family_processors import Language, chatml
 
 MLLAMA = "model.language_model.layers.{layer}.self_attn.o_proj"
 TEXT = TemplateConfig("", "Q: {question}\nA: {answer}\n", "Q: {question}\nA:", " {answer}")
+NONE = {"where": "none", "what": "none", "how": "none"}
 HYBRIDS = ("mllama", "qwen3_next", "lfm2")
 
 
@@ -156,6 +158,16 @@ def test_the_locations_that_exist_are_counted_before_weights_are_loaded(folders,
     (folder / "config.json").write_bytes((folders[family] / "config.json").read_bytes())
     grid = model_grid(with_method(replace(config, model=ModelConfig(str(folder))), site=site))
     assert len(grid) == (n or {"mllama": 4, "qwen3_next": 5, "lfm2": 5}[family])
+
+
+@pytest.mark.parametrize("family", HYBRIDS)
+def test_layers_to_train_are_the_models_own_numbers_of_those_with_heads(folders, config, family):
+    job = with_method(replace(config, model=ModelConfig(str(folders[family]))), **NONE, edit="hificl", site="head")
+    *_, last = load_backbone(job.model).heads.layers
+    for layer, refused in ((last, False), (last + 1, True)):
+        chosen = replace(job, train=replace(job.train, layers=[layer]))
+        with pytest.raises(StvError, match=rf"choose some of .*{last}, or none") if refused else nullcontext():
+            Method.of(chosen).check_grid(model_grid(chosen))
 
 
 def test_a_pattern_decides_what_is_counted(folders, config):

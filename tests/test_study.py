@@ -12,6 +12,7 @@ import pytest
 
 from stv_exp.disk.files import replaced_file, write_text
 from stv_exp.disk.locks import is_held, locked
+from stv_exp.disk.study import Entry, Study
 from tests import faults
 from tests.forked import run, start
 
@@ -51,6 +52,25 @@ def test_fail_fast_ends_a_sweep_at_the_first_job_that_fails(tmp_path):
     assert gone_on.returncode == 1 and "Failed: 2 demonstrations were asked for" in gone_on.text
     assert "method.shots=2 dataset.support=2: 2 demonstrations" in gone_on.text, "the job is named"
     assert len(list(tmp_path.rglob("metrics.json"))) == 1
+
+
+def test_tables_that_cannot_be_written_are_no_success(tmp_path):
+    folder = tmp_path / "outputs/sweeps/mine"
+    (folder / "runs.csv/own").mkdir(parents=True)
+    done = run(tmp_path, *RUN)
+    assert done.returncode == 1 and "accuracy" in done.text and "The tables could not be written" in done.stderr
+
+
+def test_an_entry_waits_for_whoever_clears_the_study_up(tmp_path):
+    study = Study(tmp_path, "mine")
+    thread = threading.Thread(target=study.add, args=("abc", Entry("a run")))
+    study.folder.mkdir(parents=True)
+    with locked(study.folder):
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive() and not [*study.runs()]
+    thread.join(10)
+    assert study.entry("abc").title == "a run"
 
 
 def test_a_killed_run_is_no_running_one(tmp_path):

@@ -49,8 +49,7 @@ def main() -> int:
             raise
         print(f"Error: {sentence}", file=sys.stderr)
         code = 1
-    studies.draw()
-    return code
+    return code if studies.draw() else 1
 
 
 def configure(*overrides: str) -> Config:

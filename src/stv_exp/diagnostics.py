@@ -29,7 +29,7 @@ def discretisation_gap(chosen: Chosen) -> float | None:
     None for searches whose forward is discrete by construction (they have no loss), and for what ends in a mixture.
     """
     loss, reward = (chosen.history.get(name, []) for name in ("loss", "reward"))
-    if not loss or chosen.weights is not None:
+    if not (loss and reward) or chosen.weights is not None:
         return None
     last = max(1, len(loss) // 4)
     return -fmean(loss[-last:]) - fmean(reward[-last:])
@@ -54,6 +54,8 @@ def _no_insertion(chosen: Chosen) -> str | None:
 def _no_better_than_random(chosen: Chosen) -> str | None:
     """Paired over the last quarter of steps: both draws answered the same queries."""
     reward, random = (chosen.history.get(name, []) for name in ("reward", "reward_random"))
+    if not (reward and random):  # a search need not draw at random too
+        return None
     gains = [a - b for a, b in zip(reward, random, strict=True)][-max(2, len(reward) // 4) :]
     if len(gains) < 2 or fmean(gains) > 2 * stdev(gains) / len(gains) ** 0.5:
         return None

@@ -82,11 +82,15 @@ def origin(config: Config) -> dict[str, Any]:
     """What tells results apart that have the same settings: the code's versions, and the files behind the names."""
     if config.job != "run":
         return {"code": VERSIONS}
-    data = _sign("data", sources(config.dataset, config.outputs))
     method = Method.of(config)
+    read = [
+        config.dataset,
+        *([learned] if method.learns and (learned := learned_from(config)) != config.dataset else []),
+    ]
+    data = _sign("data", *(sources(dataset, config.outputs) for dataset in read))
     has = {"effects": method.where.asks, "train": method.trains, "labels": config.dataset.label_noise > 0}
     code = VERSIONS | {stage: version for stage, version in SOME.items() if has[stage]}
-    code |= {choice.kind: choice.version for choice in method.choices if choice.version > 1}
+    code |= method.versions()
     return {"code": code, "model": fingerprint(config.model.name), "data": data}
 
 

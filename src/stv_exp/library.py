@@ -64,7 +64,9 @@ def fit(backbone: Backbone, task: Task, config: Config) -> Found | None:
     if not method.inserts:
         return None
     bank = build_bank(scan(backbone, task, config), config, backbone, task)
-    chosen = choose(backbone, task, bank, config, spent=backbone.token_forwards - before)
+    spent = backbone.token_forwards - before
+    budget.check(config, spent)
+    chosen = choose(backbone, task, bank, config, spent=spent)
     return as_vector(backbone, bank, chosen, config)
 
 

@@ -38,6 +38,8 @@ def main() -> int:
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--markdown", action="store_true", help="settings as docs/settings.md has them")
     given = parser.parse_args()
+    if given.markdown and given.kind != "settings":
+        parser.error("--markdown writes settings alone: list settings --markdown")
     return printed(lambda: show(given.kind, given.markdown), "the list")
 
 

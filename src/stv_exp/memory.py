@@ -1,4 +1,4 @@
-"""The most memory that a stretch of work has held: the accelerator's, else this process's."""
+"""The most memory that a stretch of work has held: the accelerator's that it runs on, else this process's."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from pathlib import Path
 import torch
 
 
-def forget_peak() -> None:
-    """Begin anew; a process without an accelerator can only on Linux, and elsewhere keeps the peak of all before."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+def forget_peak(device: torch.device) -> None:
+    """Begin anew; for the CPU this works on Linux alone, and elsewhere the peak is that of all before."""
+    if device.type == "cuda":
+        for number in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(number)
         return
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def peak() -> int:
-    """Bytes held at most since `forget_peak`."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+def peak(device: torch.device) -> int:
+    """Bytes held at most since `forget_peak`, on all accelerators where `device` is one: a model may lie on several."""
+    if device.type == "cuda":
+        return sum(torch.cuda.max_memory_allocated(number) for number in range(torch.cuda.device_count()))
     with suppress(OSError):
         return held("VmHWM")
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
@@ -49,6 +50,7 @@ from stv_exp.tracking.view import check as check_tracker
 from stv_exp.trained_edit import TrainedEdit
 
 log = logging.getLogger(__name__)
+R = TypeVar("R", Chosen, TrainedEdit)
 
 
 def check(config: Config) -> None:
@@ -184,30 +186,23 @@ class Pipeline:
         return reading.learned(readings, self.config)
 
     def _policy(self, bank: Bank, spent: float) -> tuple[Chosen, Cost]:
-        """One candidate a location; the tracker sees the curve live."""
-        folder = self.store.scratch("policy", self.signatures.policy)
-
-        def make() -> Chosen:
-            return choose(self.backbone, self.task, bank, self.config, self.tracker.logger, folder, spent)
-
-        chosen, cost = self._stage("policy", Chosen, make)
-        shutil.rmtree(folder, ignore_errors=True)
-        if chosen.history:
-            self.job.write_history(chosen.history)
-        return chosen, cost
+        """One candidate a location."""
+        make = partial(choose, self.backbone, self.task, bank, self.config, self.tracker.logger, spent=spent)
+        return self._resumable("policy", Chosen, lambda folder: make(folder=folder))
 
     def _train(self) -> tuple[TrainedEdit, Cost]:
-        """The parameters of an edit; the tracker sees the curve live."""
-        folder = self.store.scratch("train", self.signatures.train)
+        """The parameters of an edit."""
+        make = partial(train.train, self.backbone, self.task, self.config, self.tracker.logger)
+        return self._resumable("train", TrainedEdit, make)
 
-        def make() -> TrainedEdit:
-            return train.train(self.backbone, self.task, self.config, self.tracker.logger, folder)
-
-        edit, cost = self._stage("train", TrainedEdit, make)
+    def _resumable(self, name: str, kind: type[R], make: Callable[[Path], R]) -> tuple[R, Cost]:
+        """A stage that keeps its state in a folder while it runs; the tracker sees its curves live."""
+        folder = self.store.scratch(name, getattr(self.signatures, name))
+        made, cost = self._stage(name, kind, partial(make, folder))
         shutil.rmtree(folder, ignore_errors=True)
-        if edit.history:
-            self.job.write_history(edit.history)
-        return edit, cost
+        if made.history:
+            self.job.write_history(made.history)
+        return made, cost
 
     def _spent(self, costs: dict[str, Cost]) -> float:
         """Token-forwards so far; raises `StvError` where the budget is overdrawn."""
@@ -260,12 +255,12 @@ class Pipeline:
 def measured(backbone: Backbone) -> Iterator[Cost]:
     """Seconds, what is `COUNTED`, and the bytes held at the peak that the body takes, pictures seen anew."""
     cost: Cost = {}
-    memory.forget_peak()
+    memory.forget_peak(backbone.device)
     backbone.pictures.recent.forget()  # a stage costs the same whatever came before
     before, start = {name: getattr(backbone, name) for name in COUNTED}, time.perf_counter()
     yield cost
     cost["seconds"] = time.perf_counter() - start
-    cost["peak_memory_bytes"] = memory.peak()
+    cost["peak_memory_bytes"] = memory.peak(backbone.device)
     cost |= {name: getattr(backbone, name) - before[name] for name in COUNTED}
 
 

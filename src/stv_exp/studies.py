@@ -57,8 +57,12 @@ def forget() -> None:
     _joined.clear()
 
 
-def draw() -> None:
-    """Draw a sweep's tables anew, also where some of its jobs failed, and those of single runs where they are old."""
+def draw() -> bool:
+    """Draw a sweep's tables anew, also where some of its jobs failed, and those of single runs where they are old.
+
+    False where there are some that could not be.
+    """
+    drawn = True
     while _joined:
         study, printed = _joined.popitem()
         if not printed and study.is_drawn:
@@ -69,6 +73,8 @@ def draw() -> None:
             report(study.outputs, study.name, printed=printed)
         except StvError as error:  # every job failed: the reason is printed already
             print(f"note: {error}", file=sys.stderr)
+            drawn = False
+    return drawn
 
 
 def _open(study: Study, fresh: bool, printed: bool) -> None:

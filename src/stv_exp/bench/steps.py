@@ -32,11 +32,11 @@ class Timed(CandidateSearch):
     """Notes when each step begins: Lightning and the data loader are part of what a step costs."""
 
     begun: list[float]
-    spent: list[float]
+    taken: list[float]
 
     def on_train_batch_start(self, batch: list[Example], batch_idx: int) -> None:
         self.begun.append(now())
-        self.spent.append(self.scorer.backbone.token_forwards)
+        self.taken.append(self.scorer.backbone.token_forwards)
 
     @property
     def step_seconds(self) -> float:
@@ -46,7 +46,7 @@ class Timed(CandidateSearch):
     @property
     def token_forwards_per_second(self) -> float:
         """Over all steps but the last."""
-        return (self.spent[-1] - self.spent[0]) / (self.begun[-1] - self.begun[0])
+        return (self.taken[-1] - self.taken[0]) / (self.begun[-1] - self.begun[0])
 
 
 def by_hand(subject: Subject, bank: Bank, config: Config) -> Callable[[], object]:
@@ -69,7 +69,7 @@ def by_hand(subject: Subject, bank: Bank, config: Config) -> Callable[[], object
 def in_the_loop(subject: Subject, bank: Bank, config: Config) -> Timed:
     """A whole search with its training loop, over no more queries than it asks: all prefixes are computed before."""
     module = _made(Timed, subject, bank, config, config.policy.steps * config.policy.queries)
-    module.begun, module.spent = [], []
+    module.begun, module.taken = [], []
     fit(module)
     return module
 

@@ -70,13 +70,14 @@ def now() -> float:
 def peak_bytes(run: Callable[[], object]) -> int:
     """Memory that `run` takes at its peak beyond what is held before: the accelerator's, or (Linux) the process's."""
     gc.collect()
-    if torch.cuda.is_available():
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
         before = torch.cuda.memory_allocated()
     elif sys.platform.startswith("linux"):
         ctypes.CDLL(None).malloc_trim(0)  # else memory freed before would hide what is taken now
         before = memory.held("VmRSS")
     else:
         return 0
-    memory.forget_peak()
+    memory.forget_peak(device)
     run()
-    return memory.peak() - before
+    return memory.peak(device) - before

@@ -84,8 +84,6 @@ def _check(config: DatasetConfig) -> None:
         )
     if episode.options and not 2 <= episode.ways <= len(LETTERS):
         raise StvError(f"dataset.episode.ways={episode.ways} cannot be lettered; it must lie in 2-{len(LETTERS)}.")
-    if episode.shots < 0:
-        raise StvError(f"dataset.episode.shots={episode.shots} is no number of pictures; it must be at least 0.")
 
 
 def _classes(pictures: Iterable[Example]) -> list[str]:

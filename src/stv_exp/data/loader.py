@@ -28,7 +28,7 @@ def _loaded(config: DatasetConfig) -> Task:
     task = loader.load(config) if callable(getattr(loader, "load", None)) else None
     if not isinstance(task, Task):
         raise StvError(
-            f"dataset.loader={config.loader} has no function load(DatasetConfig) -> Task; see README, Add a dataset."
+            f"dataset.loader={config.loader} has no function load(DatasetConfig) -> Task; see docs/adding.md."
         )
     return task
 

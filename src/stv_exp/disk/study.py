@@ -41,7 +41,8 @@ class Study:
         """Have the study hold a run; what it holds already in the same words is not written again."""
         if not self._path(signature).is_file() or (entry.of and self.entry(signature) != entry):
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self._path(signature), asdict(entry))
+            with locked(self.folder):  # whoever takes it next removes what is half-written
+                write_json(self._path(signature), asdict(entry))
 
     def entry(self, signature: str) -> Entry:
         """What is known of a run of the study; nothing of one that an earlier version has added."""

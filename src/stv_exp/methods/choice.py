@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Grid:
-    """The locations that a model has at a site: H heads in L of its layers, or L layers (`n_heads` None)."""
+    """The locations that a model has at a site: H heads in L of its layers, or L layers (`n_heads` None).
+
+    `numbers` are those of these layers within the model, where they are known.
+    """
 
     model: str
     site: str
     n_layers: int
     n_heads: int | None = None
+    numbers: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return self.n_layers * (self.n_heads or 1)

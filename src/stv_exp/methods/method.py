@@ -90,6 +90,11 @@ class Method:
         """Stages that have to run before the locations are known; none where nothing looks for them."""
         return self.where.location_search or self.how.location_search
 
+    def versions(self) -> dict[str, int]:
+        """Of its choices by name, where it is not the first; that of one from outside is a number made of its code."""
+        found = {choice.name: int(source(type(choice))[:6] or "0", 16) or choice.version for choice in self.choices}
+        return {name: version for name, version in found.items() if version > 1}
+
     def check(self) -> None:
         """Raise `StvError` for choices that do not go together and for settings that cannot work."""
         for choice in self.choices:
@@ -100,6 +105,12 @@ class Method:
                 )
         for choice in self.choices:
             choice.check()
+        insertion = self.config.insertion
+        if {*INSERTION} <= self.reads and insertion.mode == "replace" and insertion.weight != 1:
+            raise StvError(
+                f"insertion.weight={insertion.weight} changes nothing where insertion.mode=replace; "
+                "use insertion.mode=add or blend."
+            )
 
     def check_grid(self, grid: Grid) -> None:
         """Raise `StvError` for settings that do not fit a model."""

@@ -148,11 +148,13 @@ class Trained(Choice):
         return "where=none, what=none and how=none: what is trained is the edit"
 
     def check_grid(self, grid: Grid) -> None:
-        layers = self.config.train.layers
-        if layers and not (min(layers) >= 0 and max(layers) < grid.n_layers and len({*layers}) == len(layers)):
+        layers, known = self.config.train.layers, grid.numbers or (*range(grid.n_layers),)
+        if not {*layers} <= {*known} or len({*layers}) < len(layers):
+            from stv_exp.models.paths import numbers
+
             raise StvError(
-                f"train.layers={layers} are not different layers of {grid.model}; choose some of 0 to "
-                f"{grid.n_layers - 1}, or none for all."
+                f"train.layers={layers} are not different layers of {grid.model} at the site {grid.site}; "
+                f"choose some of {numbers(known)}, or none for all."
             )
 
 

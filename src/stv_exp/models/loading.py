@@ -86,7 +86,8 @@ def _grid(model: ModelConfig, name: str) -> Grid:
         log.info("%s cannot be built without its weights (%s)", model.name, str(error).split("\n")[0])
         text = found.get_text_config(decoder=True)
         return Grid(model.name, name, text.num_hidden_layers, head_count(found) if name == "head" else None)
-    return Grid(model.name, name, *find_site(skeleton, name, model.heads.pattern).grid)
+    site = find_site(skeleton, name, model.heads.pattern)
+    return Grid(model.name, name, site.n_layers, site.n_heads, tuple(site.layers))
 
 
 def load_skeleton(config: ModelConfig) -> Backbone:

@@ -14,7 +14,7 @@ from stv_exp.models.smollm2 import smollm2_folder
 TESTBED = Path(__file__).parents[1] / "testbed" / "weights"
 OWN = ("testbed", "tiny", "smollm2")  # that need no hub
 _WHOLE_BYTES = 3 << 20
-_COUNTED = (".safetensors", ".json", ".jinja", ".py", ".model", ".txt")
+_COUNTED = (".safetensors", ".json", ".jinja", ".py", ".model", ".txt", ".tiktoken")
 
 
 def model_folder(name: str) -> Path:

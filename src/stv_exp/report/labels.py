@@ -113,7 +113,7 @@ class Rows:
 
     def _version(self, record: Record) -> str:
         """Of the stages whose version varies: `3`, or `scan2+run3` where they are not the same."""
-        own = {stage: record.code[stage] for stage in self._versions if stage in record.code}
+        own = {stage: version for stage in self._versions if (version := record.version(stage)) is not None}
         if not record.code:
             return UNKNOWN if self._versions else ""
         if len(set(own.values())) == 1:
@@ -132,7 +132,7 @@ class Rows:
         """Stages whose version varies; where it is unknown to some runs, those that others know."""
         stages = sorted({stage for record in self.records for stage in record.code})
         known = all(record.code for record in self.records)
-        values = {stage: {r.code[stage] for r in self.records if stage in r.code} for stage in stages}
+        values = {stage: {r.version(stage) for r in self.records} - {None} for stage in stages}
         return [stage for stage in stages if not known or len(values[stage]) > 1]
 
     def _distinct(self, of: Callable[[Record], str]) -> list[str]:

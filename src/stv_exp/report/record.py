@@ -39,6 +39,7 @@ _BEHIND = "demonstration_ids"
 _MANIFEST = {"seed": is_whole, "signature": optional(is_name), "inputs.bank": optional(is_name)}
 _ORIGIN = {"origin.model": optional(is_name), "origin.data": optional(is_text)}
 _NAMES = {"method.name": is_name, "dataset.name": is_name, "dataset.task": is_name}
+_CHOICES = ("method.where", "method.what", "method.how", "method.edit")
 _METRICS = {
     "accuracy": is_share,
     "validation_accuracy": optional(is_share),
@@ -70,6 +71,11 @@ class Record:
     items: pd.DataFrame
     asked: str
     overrides: Sequence[str]
+
+    def version(self, stage: str) -> int | None:
+        """Of a stage or of a choice, whose first is not recorded; None where the run has not needed it."""
+        first = 1 if self.code and stage in _choices(self.settings) else None
+        return self.code.get(stage, first)
 
     @property
     def method(self) -> str:
@@ -132,13 +138,17 @@ def _below(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def _code(manifest: Mapping[str, Any], settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, int]:
     """Versions of the stages that the run took time for; what only prompts has been through no search.
 
-    And that of wrong labels, where there are some: the first did not count itself.
+    And those of its choices and of wrong labels, where there are some: the first did not count itself.
     """
     versions = _below("origin.code", manifest)
     noise = settings.get("dataset.label_noise", 0)
     first = {"labels": 1} if versions and is_number(noise) and noise > 0 else {}
-    used = {"run", "labels", *_below("seconds", metrics)}
+    used = {"run", "labels", *_below("seconds", metrics), *_choices(settings)}
     return first | {stage: version for stage, version in versions.items() if stage in used}
+
+
+def _choices(settings: Mapping[str, Any]) -> list[Any]:
+    return [settings[key] for key in _CHOICES if key in settings]
 
 
 def _metrics(path: Path) -> dict[str, Any]:

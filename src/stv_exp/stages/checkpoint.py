@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 log = logging.getLogger(__name__)
 EVERY = timedelta(seconds=2)  # what a kill costs at most, beside a step
+STATE = "stv_exp"  # under which a module's own state is kept
 _NAME = "last.ckpt"
 
 
@@ -36,7 +37,8 @@ def newest(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return torch.load(path, weights_only=True)
+        found: dict[str, Any] = torch.load(path, weights_only=True)
+        return found if found[STATE] else None
     except Exception as error:  # killed while it was written: whatever torch raises then
         log.warning("%s is damaged (%s); the search starts from its beginning", path, type(error).__name__)
         return None

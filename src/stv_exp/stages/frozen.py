@@ -52,7 +52,7 @@ class FrozenModel:
 
     def moved(self, site: str, n: int, alone: bool) -> Tensor:
         """What the answers of `n` support examples change `[n, 1 + L, hidden]`; see `Frozen.moved`."""
-        drawn = random.Random(f"{self.config.seed}/moved").sample(self.task.support, min(n, len(self.task.support)))
+        drawn = random.Random(f"{self.config.seed}/moved").sample(self.task.support, n)
         template = learned_from(self.config).template
         if alone:
             asked, said = zip(*(apart(template, example) for example in drawn), strict=True)

@@ -50,6 +50,12 @@ def check(task: Task, config: Config) -> None:
             f"method={config.method.name} answers with a label, and {task.name} has no closed set of them; "
             "choose a method that inserts a vector, or a task with labels."
         )
+    others = sorted({example.answers[0] for example in task.support} - {*task.labels})
+    if others and learned_from(config) != config.dataset:
+        raise StvError(
+            f"What is learned from has answers that are no labels of {task.name}, such as {others[0]!r}; "
+            f"method={config.method.name} carries labels over, so choose a fit.task with the same ones."
+        )
     if len({example.answers[0] for example in labelled(task, config)}) < 2:
         raise StvError(f"Fewer than two labels of {task.name} have support examples; raise dataset.support.")
 

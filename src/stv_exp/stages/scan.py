@@ -79,7 +79,7 @@ def support_sampler(task: Task, config: Config, features: Features | None = None
 def captured(backbone: Backbone, task: Task, prompts: Sequence[Prompt], config: Config) -> Tensor:
     """Activations `[N, *grid, D]` of prompts in one pass; raises `StvError` on NaN."""
     site = backbone.site(config.method.site)
-    Method.of(config).check_grid(Grid(backbone.name, site.name, *site.grid))
+    Method.of(config).check_grid(Grid(backbone.name, site.name, site.n_layers, site.n_heads))
     found = predict_in_order(SensitivityScan(backbone, site.name), prompts, config.trainer)
     if not torch.isfinite(found).all():
         raise StvError(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import torch
 from lightning.pytorch.loggers import Logger
@@ -23,13 +21,14 @@ from stv_exp.errors import StvError
 from stv_exp.methods.guard import blamed, checked_choices
 from stv_exp.methods.method import Method
 from stv_exp.methods.search import Search
-from stv_exp.models.backbone import COUNTED, Backbone
+from stv_exp.models.backbone import Backbone
 from stv_exp.models.edits import Edit, Insertion
 from stv_exp.models.scorer import Scorer
 from stv_exp.progress import Meter
 from stv_exp.stages.budget import affordable, search_cost
 from stv_exp.stages.checkpoint import SearchCheckpoint, newest
-from stv_exp.stages.trainer import Items, Stage, make_trainer
+from stv_exp.stages.resumable import Resumable
+from stv_exp.stages.trainer import Items, make_trainer
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +90,7 @@ def check(task: Task, config: Config) -> None:
         )
 
 
-class CandidateSearch(Stage):
+class CandidateSearch(Resumable):
     """Runs a `Search` step by step: the `Problem` that it is handed."""
 
     stage = "search"
@@ -99,9 +98,8 @@ class CandidateSearch(Stage):
     def __init__(
         self, backbone: Backbone, task: Task, bank: Bank, how: Search, config: Config, spent: float = 0.0
     ) -> None:
-        super().__init__()
+        super().__init__(backbone, config.seed)
         check(task, config)
-        self.automatic_optimization = False  # some searches have no loss
         self.bank = bank
         self.how = how
         self.config = config
@@ -109,21 +107,16 @@ class CandidateSearch(Stage):
         self.scorer = Scorer(backbone, config.policy.cache_bytes)
         self.edit = Edit(config.insertion.mode, config.insertion.weight, config.insertion.norm_preserving)
         self.logits = nn.Parameter(how.start(bank))
-        self.generator = Generator().manual_seed(config.seed)
-        self.history: defaultdict[str, list[float]] = defaultdict(list)
-        self.step = 0
         self._answers: dict[str, Tensor] = {}
         self._template = learned_from(config).template
         self._rewarded = 1 if config.policy.reward == "first" else None  # of an answer's tokens; None: all
         self._ended = config.policy.reward == "ended"
-        self._optimizer_state: dict[str, Any] | None = None
-        self._counted = {name: getattr(backbone, name) for name in COUNTED}
         self.steps = self._affordable(spent)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = torch.optim.Adam([self.logits], lr=self.config.policy.lr)
-        if self._optimizer_state is not None:
-            optimizer.load_state_dict(self._optimizer_state)
+        if self.states:
+            optimizer.load_state_dict(self.states["optimizer_states"][0])
         return optimizer
 
     def training_step(self, queries: list[Example], batch_idx: int) -> None:
@@ -136,22 +129,6 @@ class CandidateSearch(Stage):
         optimizer.step()  # without a gradient it changes nothing, but Lightning counts the steps
         self.step += 1
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        counted = {name: getattr(self.scorer.backbone, name) - n for name, n in self._counted.items()}
-        state = {"step": self.step, "generator": self.generator.get_state(), "history": dict(self.history)}
-        checkpoint["search"] = state | {"counted": counted}
-
-    def resume(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from what `on_save_checkpoint` kept; the forwards of the earlier attempt count, its seconds do not."""
-        state = checkpoint["search"]
-        self.load_state_dict(checkpoint["state_dict"])
-        self._optimizer_state = checkpoint["optimizer_states"][0]
-        self.step = state["step"]
-        self.generator.set_state(state["generator"])
-        self.history.update(state["history"])
-        for name, n in state["counted"].items():  # settling how candidates are scored, done again, is among them
-            setattr(self.scorer.backbone, name, self._counted[name] + n)
-
     def rewards(self, queries: Sequence[Example], choices: Tensor) -> Tensor:
         """Reward `[Q, S]` of choices `[Q or 1, S, K]`: mean log-likelihood of answer tokens (`policy.reward`)."""
         return self._rewards(queries, insertion(self.bank, choices, self.edit)).clone()
@@ -161,12 +138,13 @@ class CandidateSearch(Stage):
         return self._rewards(queries, mixture(self.bank, shares, self.edit))
 
     def record(self, **values: float) -> None:
-        """Keep the curves' values of this step."""
-        for name, value in values.items():
-            self.history[name].append(value)
-        if self.trainer.loggers:  # what Lightning keeps costs a millisecond
-            self.log_dict(values, batch_size=1)
-            self.log("step", float(self.step), batch_size=1)  # a search that goes on does so in its curve
+        """Keep the curves' values of this step; raises `StvError` where they are not those of the first."""
+        if self.history and {*values} != {*self.history}:
+            raise StvError(
+                f"method.how={self.how.name} records {', '.join(sorted(values))} in step {self.step} and recorded "
+                f"{', '.join(sorted(self.history))} before; record the same names in each step."
+            )
+        super().record(**values)
 
     def queries(self) -> list[list[Example]]:
         """The queries of each step: epochs of a shuffled support split, so that each is asked before any again."""
@@ -202,20 +180,21 @@ class CandidateSearch(Stage):
         self.steps = self.how.affordable_steps(n, k, fmean(answers.values()) if answers else float("nan"))
         if not self.config.budget:
             return self.steps
-        backbone = self.scorer.backbone
+        backbone = self.backbone
         prefixes = {prompt.query.id: backbone.count_tokens([prompt]) - 1 for prompt in self._settle()}
         if self.scorer.way == "full":
             prefixes, answers = dict.fromkeys(prefixes, 0), {q: prefixes[q] + n for q, n in answers.items()}
         elif self.scorer.late:
             prefixes = {q: n + answers[q] for q, n in prefixes.items()}  # of a branch with nothing inserted
-        spent += backbone.token_forwards - self._counted["token_forwards"]
         asked = [[query.id for query in batch] for batch in self.queries()]
-        return affordable(self.config, spent, search_cost(self.how, k, prefixes, answers, asked), self.steps)
+        return affordable(
+            self.config, spent + self.spent, search_cost(self.how, k, prefixes, answers, asked), self.steps
+        )
 
     def _rewards(self, queries: Sequence[Example], chosen: Insertion) -> Tensor:
         prompts = [self._prompt(q) for q in queries]
         answers = [self._answer(prompt)[: self._rewarded] for prompt in prompts]
-        lengths = torch.tensor([len(a) for a in answers], device=self.scorer.backbone.device)
+        lengths = torch.tensor([len(a) for a in answers], device=self.backbone.device)
         total = self.scorer.score(prompts, answers, chosen, self.config.insertion.when).sum(-1)
         rewards = (total / lengths[:, None]).cpu()
         if not torch.isfinite(rewards).all():
@@ -231,7 +210,7 @@ class CandidateSearch(Stage):
     def _answer(self, prompt: Prompt) -> Tensor:
         query = prompt.query
         if query.id not in self._answers:
-            encode = self.scorer.backbone.encode_answer
+            encode = self.backbone.encode_answer
             self._answers[query.id] = encode(prompt, self._ended)
         return self._answers[query.id]
 

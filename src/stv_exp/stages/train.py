@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from itertools import accumulate
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import get_cosine_schedule_with_warmup
 
 from stv_exp.config import Config, learned_from
+from stv_exp.data.demonstrations import check_shots
 from stv_exp.data.prompts import make_prompt
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
@@ -26,13 +26,14 @@ from stv_exp.methods.method import Method
 from stv_exp.methods.trained import Trained
 from stv_exp.models.answers import Said, joined, said
 from stv_exp.models.attached import attached
-from stv_exp.models.backbone import COUNTED, Backbone
+from stv_exp.models.backbone import Backbone
 from stv_exp.progress import Meter
 from stv_exp.stages.budget import affordable
 from stv_exp.stages.checkpoint import SearchCheckpoint, newest
 from stv_exp.stages.frozen import FrozenModel
+from stv_exp.stages.resumable import Resumable
 from stv_exp.stages.teacher import taught
-from stv_exp.stages.trainer import Items, Stage, make_trainer
+from stv_exp.stages.trainer import Items, make_trainer
 from stv_exp.stages.vector import made_by
 from stv_exp.trained_edit import TrainedEdit, fitted
 
@@ -65,6 +66,14 @@ def check(task: Task, config: Config) -> None:
             f"train.batch={config.train.batch} exceeds the {len(task.support)} support examples of {task.name}; "
             "lower it or raise dataset.support."
         )
+    edit, shots = Method.of(config).edit, config.train.shots
+    if edit.taught or ("train.start" in edit.reads and config.train.start == "mean"):
+        check_shots(task, shots)
+    elif not edit.losses and shots > len(task.support):
+        raise StvError(
+            f"train.shots={shots} exceeds the {len(task.support)} support examples of {task.name}; "
+            "lower it or raise dataset.support."
+        )
     if config.train.patience and not task.validation:
         raise StvError(
             f"train.patience={config.train.patience} stops by the loss on validation examples, and {task.name} has "
@@ -93,21 +102,18 @@ class Patience:
             self.best = {name: value.clone() for name, value in parameters.items()}
 
 
-class Training(Stage):
+class Training(Resumable):
     """Gradient steps on an edit's parameters, each on a batch of support queries."""
 
     stage = "training"
 
     def __init__(self, backbone: Backbone, task: Task, edit: Trained, config: Config) -> None:
-        super().__init__()
+        super().__init__(backbone, config.seed)
         check(task, config)
-        self.automatic_optimization = False  # the state of a training is its own, to go on bit for bit
-        self.backbone = backbone
         self.task = task
         self.edit = edit
         self.config = config
         self._template = learned_from(config).template
-        self._counted = {name: getattr(backbone, name) for name in COUNTED}
         frozen = FrozenModel(backbone, task, config)
         self.options = edit.options(frozen.shape)
         start = edit.start(frozen)
@@ -115,15 +121,11 @@ class Training(Stage):
         self.constants = {name: value for name, value in start.items() if name in edit.constants}
         self._see()
         self.teacher = taught(backbone, task, config, self._observed) if edit.taught else {}
-        self.generator = Generator().manual_seed(config.seed)
-        self.history: defaultdict[str, list[float]] = defaultdict(list)
         self.patient = Patience(config.train.patience)
-        self.step = 0
         self.per_epoch = edit.per_epoch(len(task.support))
         self._rewarded = 1 if config.train.tokens == "first" else None  # of an answer's tokens; None: all
         self._ended = config.train.to_the_end
         self.steps = self._affordable()
-        self._states: dict[str, Any] = {}
 
     def _see(self) -> None:
         """Compute what is read of the support's pictures, in the same batches where the training goes on later."""
@@ -151,9 +153,9 @@ class Training(Stage):
         ]
         optimizer = torch.optim.AdamW(groups)
         schedule = get_cosine_schedule_with_warmup(optimizer, int(train.warmup * self.steps), self.steps)
-        if self._states:
-            optimizer.load_state_dict(self._states["optimizer_states"][0])
-            schedule.load_state_dict(self._states["lr_schedulers"][0])
+        if self.states:
+            optimizer.load_state_dict(self.states["optimizer_states"][0])
+            schedule.load_state_dict(self.states["lr_schedulers"][0])
         return [optimizer], [schedule]
 
     def batches(self) -> list[list[Example]]:
@@ -170,13 +172,12 @@ class Training(Stage):
         self.steps = self.config.train.epochs * self.per_epoch
         if not self.config.budget:
             return self.steps
-        spent = self.backbone.token_forwards - self._counted["token_forwards"]
         look = sum(self._tokens(query) for query in self.task.validation) if self.patient.epochs else 0
         each = {query.id: 3 * self._tokens(query) for query in self.task.support} if self.steps else {}
         steps = enumerate(self.batches(), 1)
         costs = (sum(each[q.id] for q in batch) + (0 if i % self.per_epoch else look) for i, batch in steps)
         total = list(accumulate(costs, initial=look))
-        return affordable(self.config, spent, total.__getitem__, self.steps)
+        return affordable(self.config, self.spent, total.__getitem__, self.steps)
 
     def _tokens(self, query: Example) -> int:
         """Of a forward of the prompt and all but the last token of its answer."""
@@ -206,7 +207,7 @@ class Training(Stage):
         optimizer.step()
         self.lr_schedulers().step()  # type: ignore[union-attr]
         self.step += 1
-        self._record(loss=loss.item(), **{name: value.item() for name, value in losses.items()})
+        self.record(loss=loss.item(), **{name: value.item() for name, value in losses.items()})
 
     def losses(self, batch: Sequence[Example], noise: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:
         """Each of the edit's losses on a batch, a mean over the tokens of the answers (see `train.tokens`)."""
@@ -240,17 +241,13 @@ class Training(Stage):
         drawn = torch.randn(activations.shape, generator=self.generator).to(activations)
         return activations + self.config.train.noise * length * drawn
 
-    def _record(self, **values: float) -> None:
+    def record(self, **values: float) -> None:
         """Keep this step's curves; at the end of an epoch, look at the validation loss first."""
         if self.patient.epochs:
             if self.step % self.per_epoch == 0:
                 self._look()
             values["validation_loss"] = self.patient.loss
-        for name, value in values.items():
-            self.history[name].append(value)
-        if self.trainer.loggers:
-            self.log_dict(values, batch_size=1)
-            self.log("step", float(self.step), batch_size=1)
+        super().record(**values)
 
     def _look(self) -> None:
         """Whether training is still worth it."""
@@ -267,23 +264,11 @@ class Training(Stage):
             n += len(tokens)
         return total / n
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        counted = {name: getattr(self.backbone, name) - n for name, n in self._counted.items()}
-        patient = {"loss": self.patient.loss, "since": self.patient.since, "best": self.patient.best}
-        state = {"step": self.step, "generator": self.generator.get_state(), "history": dict(self.history)}
-        checkpoint["training"] = {**state, "patient": patient, "counted": counted}
+    def own_state(self) -> dict[str, Any]:
+        return {"patient": {"loss": self.patient.loss, "since": self.patient.since, "best": self.patient.best}}
 
-    def resume(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from what `on_save_checkpoint` kept; the forwards of the earlier attempt count, its seconds do not."""
-        state = checkpoint["training"]
-        self.load_state_dict(checkpoint["state_dict"])
-        self._states = checkpoint
-        self.step = state["step"]
-        self.generator.set_state(state["generator"])
-        self.history.update(state["history"])
+    def take_state(self, state: dict[str, Any]) -> None:
         vars(self.patient).update(state["patient"])
-        for name, n in state["counted"].items():  # start and teacher, which have been computed again, are among them
-            setattr(self.backbone, name, self._counted[name] + n)
 
     def result(self) -> TrainedEdit:
         """The edit as it is inserted, with its origin as metadata."""

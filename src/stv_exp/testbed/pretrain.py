@@ -75,7 +75,8 @@ class Pretraining(LightningModule):
         self.recipe = recipe
         self.newline = processor.tokenizer.eos_token_id
         width = model.model.vision_model.post_layernorm.normalized_shape[0]
-        self.heads = torch.nn.ModuleList(torch.nn.Linear(width, values) for *_, values in attributes())
+        heads = (torch.nn.Linear(width, values) for *_, values in attributes())
+        self.heads = torch.nn.ModuleList(heads).requires_grad_(False)
         self._make_curriculum = lambda: Curriculum(processor, recipe, seed)
 
     def train_dataloader(self) -> DataLoader[Sight | Batch]:
@@ -86,7 +87,7 @@ class Pretraining(LightningModule):
         return self._see(batch) if isinstance(batch, Sight) else self._speak(batch)
 
     def _see(self, batch: Sight) -> Tensor:
-        """Each attribute of a picture by a linear head of its own on the vision tower's mean: the heads are not kept.
+        """Each attribute of a picture by a random linear head of its own on the vision tower's mean.
 
         A tower that learns through the language model needs ten times as long for what is told apart by form.
         """
