@@ -67,17 +67,6 @@ def test_a_run_by_name_leaves_what_any_run_does(outputs, method, stages, vectors
     assert metrics["location_search_seconds"] > 0 and not (folder / "history.csv").exists()
 
 
-@pytest.mark.parametrize(
-    ("method", "task", "at_least"),
-    [("tv", "shape-shared-0", 0.7), ("fv", "texture-shared-1", 0.6), ("savs", "position-0", 0.9)],
-)
-def test_each_works_where_it_is_known_to(tmp_path, method, task, at_least):
-    """On the testbed, where asking the query alone is right in one of six."""
-    small = ["scan.pairs=40"] if method != "savs" else []
-    data = ["dataset.support=120", "dataset.eval=60", f"dataset.task={task}", "tracker=none", f"outputs={tmp_path}"]
-    assert run(configure(f"method={method}", *small, *data), [])["accuracy"] >= at_least
-
-
 def test_effects_are_kept_for_every_k_every_what_and_every_how(config):
     first = run(with_method(config, **FV), [])
     other = {"where": "indirect_effect", "k": 3, "what": "clusters", "how": "reinforce", "m": 2}

@@ -25,6 +25,7 @@ from stv_exp.identity import signatures
 from stv_exp.methods.method import Method
 from stv_exp.methods.registry import choices, find
 from stv_exp.models.attached import shape_of
+from stv_exp.models.attention import attended
 from stv_exp.models.loading import load_backbone
 from stv_exp.models.sites import find_site
 from stv_exp.pipeline import run
@@ -182,6 +183,12 @@ def test_attention_that_the_registry_does_not_reach_is_refused(name, tmp_path):
     expected = "has attention of its own that transformers' registry does not reach"
     with pytest.raises(StvError, match=expected), edit_of(model, name).inserted(model):
         pass
+
+
+def test_attention_with_sinks_is_refused_and_not_taken_for_one_without():
+    q = torch.zeros(1, 2, 3, 4)
+    with pytest.raises(StvError, match="Module has attention sinks; choose an edit that leaves attention alone"):
+        attended(torch.nn.Module(), q, q, q, None, s_aux=torch.zeros(2))
 
 
 @pytest.mark.parametrize("name", EDITS)

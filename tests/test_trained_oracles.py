@@ -24,7 +24,7 @@ from stv_exp.stages.train import Training, train
 from tests.conftest import with_method
 from tests.families import FAMILIES
 from tests.oracles import hificl, i2cl, icv, live, lora, mimic
-from tests.oracles.training import Question, answer_logits, optimise
+from tests.oracles.training import Question, answer_logits, answered, ce, optimise
 from tests.test_oracles import words
 
 TEXT = TemplateConfig("", "Q: {question}\nA: {answer}\n", "Q: {question}\nA:", " {answer}")
@@ -97,6 +97,12 @@ def groups(config: Config, p: dict[str, Tensor], scales: tuple[str, ...] = (), u
     ]
 
 
+def drawn(values: Tensor, std: float) -> bool:
+    """Whether they may come from N(0, std^2): mean and deviation within four standard errors."""
+    error = 4 * std / values.numel() ** 0.5
+    return values.mean().abs() <= error and (values.std() - std).abs() <= error
+
+
 def same(subject: Subject, config: Config, losses: list[float], p: dict[str, Tensor]) -> None:
     """Ours ends with the oracle's losses and parameters."""
     ours = train(subject.backbone, subject.task, config)
@@ -115,7 +121,7 @@ def test_i2cls_vectors_losses_and_updates_are_the_published_ones(subject, tokens
     demonstrations = [subject.question(make_prompt(template, e)) for e in subject.task.support]
     vectors = i2cl.context_vectors(subject.network, blocks, demonstrations)
     torch.testing.assert_close(module.constants["vectors"], vectors, atol=1e-5, rtol=1e-5)
-    assert torch.equal(p["scales"].detach(), torch.tensor([0.1, 1.0]).expand_as(p["scales"]))
+    assert torch.equal(p["scales"].detach(), torch.tensor(i2cl.START).expand_as(p["scales"]))
     queries = subject.alone(config, module)
     loss = lambda i: i2cl.loss(  # noqa: E731
         subject.network, blocks, vectors, p["scales"], question=queries[i], first=tokens == "first"
@@ -126,8 +132,9 @@ def test_i2cls_vectors_losses_and_updates_are_the_published_ones(subject, tokens
 def test_lives_losses_and_updates_are_the_published_ones(subject):
     config = subject.with_edit("live", lr=1e-3, scale_lr=1e-2)
     module, p = started(subject, config)
+    assert drawn(p["vectors"], live.STD) and torch.equal(p["scales"], torch.full_like(p["scales"], live.SCALE))
     queries = subject.alone(config, module)
-    teachers = [live.teach(subject.network, context) for context in subject.behind(config, module)]
+    teachers = [live.told(subject.network, context).detach() for context in subject.behind(config, module)]
     loss = lambda i: live.loss(subject.network, subject.mlps, p["vectors"], p["scales"], queries[i], teachers[i])[0]  # noqa: E731
     same(subject, config, optimise(loss, groups(config, p, ("scales",)), STEPS, WARMUP, 1.0), p)
 
@@ -137,6 +144,7 @@ def test_mimics_losses_and_updates_are_the_published_ones(subject, unseen):
     """Masks kept, or, as in the published code, keys that a token does not see counted too."""
     config = subject.with_edit("mimic", unseen=unseen)
     module, p = started(subject, config)
+    assert all(drawn(value, mimic.START[name]) for name, value in p.items())
     queries = subject.alone(config, module)
     with torch.no_grad():
         teachers = [mimic.outputs(subject.network, subject.mlps, c)[1] for c in subject.behind(config, module)]
@@ -153,7 +161,7 @@ def test_icvs_directions_and_logits_are_the_published_ones(subject, alone):
     edit = train(subject.backbone, subject.task, config)
     drawn = random.Random(f"{config.seed}/moved").sample(subject.task.support, 3)
     demonstrations = [subject.question(make_prompt(config.dataset.template, example), ended=False) for example in drawn]
-    behind = [(demonstration[0], icv.answered(demonstration)) for demonstration in demonstrations]
+    behind = [(demonstration[0], answered(demonstration)) for demonstration in demonstrations]
     texts = [(subject.text(f" {e.question}", e.pictures), subject.text(f" {e.answers[0]}", e.pictures)) for e in drawn]
     vectors = icv.directions(subject.network, subject.layers, texts if alone else behind)
     torch.testing.assert_close(edit.parameters["vectors"], vectors, atol=1e-5, rtol=1e-5)
@@ -178,10 +186,30 @@ def test_the_masks_are_a_difference_that_shows(subject):
     assert (published - ours).abs() > 1e-3
 
 
+def test_the_tokens_that_losses_are_of_are_differences_that_show(subject):
+    """Of the question too; LIVE's KL at the answer's own tokens, or softened; MimIC's error at every token."""
+    config = subject.with_edit("live")
+    module, p = started(subject, config)
+    (query, *_), (behind, *_) = subject.alone(config, module), subject.behind(config, module)
+    with torch.no_grad():
+        parts = (subject.network, subject.mlps, p["vectors"] * 100, p["scales"], query)
+        ours = live.loss(*parts, live.told(subject.network, behind))
+        published = live.loss(*parts, live.told(subject.network, behind, ahead=False), ahead=False, whole=True)
+        soft = live.loss(*parts, live.told(subject.network, behind), temperature=2.0, epsilon=1e-6)
+        assert all((a - b).abs() > 1e-4 for a, b in zip(ours[1:], published[1:], strict=True))
+        assert (ours[1] - soft[1]).abs() > 1e-5
+        edit, n = started(subject, subject.with_edit("mimic"))[1], len(answered(query)["input_ids"][0]) - 1
+        near, far = (mimic.outputs(subject.network, subject.mlps, behind, k)[1] for k in (0, n))
+        shifted = (subject.network, subject.attentions, subject.mlps, {k: v + 1 for k, v in edit.items()}, query)
+        assert (mimic.loss(*shifted, near)[1] - mimic.loss(*shifted, far, whole=True)[1]).abs() > 1e-4
+        assert (ce(subject.network, query) - ce(subject.network, query, whole=True)).abs() > 1e-4
+
+
 @pytest.mark.parametrize(("rank", "unseen"), [(0, False), (3, False), (3, True)])
 def test_hificls_losses_and_updates_are_the_published_ones(subject, rank, unseen):
     config = subject.with_edit("hificl", rank=rank, virtual=5, unseen=unseen)
     module, p = started(subject, config)
+    assert all(drawn(value, hificl.START[name]) for name, value in p.items())
     queries = subject.alone(config, module)
     loss = lambda i: hificl.loss(subject.network, subject.attentions, p, queries[i], not unseen)  # noqa: E731
     same(subject, config, optimise(loss, groups(config, p), STEPS, WARMUP, 1.0), p)

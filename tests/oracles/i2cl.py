@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.oracles.training import Question, answer_logits
+from tests.oracles.training import Question, answer_logits, answered
+
+START = (0.1, 1.0)  # a, b
 
 Blocks = Sequence[tuple[nn.Module, nn.Module]]  # the attention and the MLP of each layer
 
@@ -40,11 +42,10 @@ def hooked(blocks: Blocks, change: Callable[[int, int, Tensor], Tensor]) -> Iter
 def context_vectors(network: Any, blocks: Blocks, demonstrations: Sequence[Question]) -> Tensor:
     """`[L, 2, hidden]`: the mean over demonstrations of what each block gives out at the last token."""
     found = []
-    for prompt, answer in demonstrations:
+    for demonstration in demonstrations:
         seen: dict[tuple[int, int], Tensor] = {}
-        ids = torch.cat([prompt["input_ids"], answer[None]], 1)
         with hooked(blocks, partial(_keep, seen)):
-            network(**{**prompt, "input_ids": ids, "attention_mask": torch.ones_like(ids)}, use_cache=False)
+            network(**answered(demonstration), use_cache=False)
         found.append(torch.stack([torch.stack([seen[i, j] for j in (0, 1)]) for i in range(len(blocks))]))
     return torch.stack(found).mean(0)
 

@@ -33,13 +33,6 @@ def states(network: Any, layers: Sequence[nn.Module], inputs: dict[str, Tensor])
     return torch.cat(found)
 
 
-def answered(question: Question) -> dict[str, Tensor]:
-    """A query with its answer behind it."""
-    prompt, answer = question
-    ids = torch.cat([prompt["input_ids"], answer[None]], 1)
-    return {**prompt, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-
 def directions(
     network: Any, layers: Sequence[nn.Module], demonstrations: Sequence[tuple[dict[str, Tensor], dict[str, Tensor]]]
 ) -> Tensor:

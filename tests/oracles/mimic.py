@@ -1,7 +1,8 @@
 """MimIC (`Kamichanw/MimIC`) written plainly, batch 1, full forwards.
 
-Differences kept on purpose: those of `training` and `attention`, and that the squared error is of the answer's tokens,
-where the published code has the question's too.
+Differences kept on purpose: those of `training` and `attention`, and
+- `whole`: the squared error is of the tokens before each of the answer's; the published code has all of the question's
+  and the answer's too.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from tests.oracles.attention import changed
-from tests.oracles.training import Question, answer_logits
+from tests.oracles.training import Question, answer_logits, ce
+
+START = {"vectors": 0.001, "weight": 0.02, "bias": 0.0}  # standard deviations
 
 
-def outputs(network: Any, mlps: Sequence[nn.Module], question: Question) -> tuple[Tensor, Tensor]:
-    """Answer logits `[N, V]`, and what the MLPs give out there `[L, N, hidden]`."""
+def outputs(network: Any, mlps: Sequence[nn.Module], question: Question, n: int = 0) -> tuple[Tensor, Tensor]:
+    """Answer logits `[N, V]`, and what the MLPs give out there, or at the last `n` tokens, `[L, N, hidden]`."""
     seen: list[Tensor] = []
     hooks = [mlp.register_forward_hook(lambda _, args, out: seen.append(out[0])) for mlp in mlps]
     logits = answer_logits(network, question)
     for hook in hooks:
         hook.remove()
-    return logits, torch.stack(seen)[:, -len(logits) :]
+    return logits, torch.stack(seen)[:, -(n or len(logits)) :]
 
 
 def loss(
@@ -34,6 +37,7 @@ def loss(
     question: Question,
     teacher: Tensor,
     masked: bool = True,
+    whole: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loss, MSE + 0.5 CE, and both; `teacher [L, N, hidden]` are the many-shot prompt's MLP outputs."""
 
@@ -43,7 +47,7 @@ def loss(
         return heads + mu[..., None] * p["vectors"][layer][:, None]
 
     with changed(attentions, shift, masked):
-        logits, states = outputs(network, mlps, question)
+        _, states = outputs(network, mlps, question, teacher.shape[1])
+        entropy = ce(network, question, whole)
     error = nn.functional.mse_loss(states, teacher)
-    entropy = nn.functional.cross_entropy(logits, question[1])
     return error + 0.5 * entropy, error, entropy

@@ -1,10 +1,10 @@
 """The training that I2CL, LIVE, MimIC and HiFICL share, written plainly: AdamW, warm-up, cosine; one query a step.
 
 Differences kept on purpose:
-- `whole`: the published code of LIVE, MimIC and HiFICL takes the cross-entropy of every token of the sequence, here
-  that of the answer's tokens and of what ends it.
+- `whole`: the published code of LIVE, MimIC and HiFICL (for Idefics) takes the cross-entropy of every token of the
+  sequence, here that of the answer's tokens and of what ends it.
 - I2CL's own cosine is counted from the first step; here, as in the others, from the end of the warm-up.
-- LIVE and MimIC draw the teacher's demonstrations anew each epoch, and LIVE's KL has a temperature and an epsilon.
+- LIVE and MimIC draw the teacher's demonstrations anew each epoch.
 """
 
 from __future__ import annotations
@@ -27,16 +27,23 @@ def sequence(question: Question) -> dict[str, Tensor]:
     return {**prompt, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
+def answered(question: Question) -> dict[str, Tensor]:
+    """The prompt and all of its answer."""
+    prompt, answer = question
+    ids = torch.cat([prompt["input_ids"], answer[None]], 1)
+    return {**prompt, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
 def answer_logits(network: Any, question: Question) -> Tensor:
     """Logits `[N, V]` at the tokens before each of the answer's."""
     return network(**sequence(question), use_cache=False).logits[0, -len(question[1]) :]
 
 
 def ce(network: Any, question: Question, whole: bool = False) -> Tensor:
-    if whole:
-        ids = sequence(question)["input_ids"][0]
-        return cross_entropy(network(**sequence(question), use_cache=False).logits[0, :-1], ids[1:])
-    return cross_entropy(answer_logits(network, question), question[1])
+    if not whole:
+        return cross_entropy(answer_logits(network, question), question[1])
+    inputs = answered(question)
+    return cross_entropy(network(**inputs, use_cache=False).logits[0, :-1], inputs["input_ids"][0, 1:])
 
 
 def optimise(

@@ -79,9 +79,18 @@ def attended(
     scaling: float | None = None,
     softcap: float | None = None,
     is_causal: bool | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> Attended:
-    """Attention of queries `[B, H, T, D]` over keys and values `[B, Hkv, P, D]`, each of which H / Hkv heads share."""
+    """Attention of queries `[B, H, T, D]` over keys and values `[B, Hkv, P, D]`, each of which H / Hkv heads share.
+
+    Raises `StvError` where heads have a sink, a score that belongs to no key: a published edit knows none.
+    """
+    if s_aux is not None:
+        raise StvError(
+            f"{type(module).__name__} has attention sinks; choose an edit that leaves attention alone, or another "
+            "model."
+        )
     groups = query.shape[1] // key.shape[1]
     key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling

@@ -3,9 +3,9 @@
 `train.virtual` pairs a head, each table the product of two of `train.rank`; keys have no rotary position, values start
 at 0. Trained by cross-entropy alone. With `train.rank=0` the tables are free: prefix tuning, a prefix of each query
 head's own. As published, the pairs take their share of attention from the start, when their values are 0: only without
-pairs nothing would change. Difference: the code lets them compete with all keys, later and padded ones too, here with
-those that the token sees (`train.unseen`: as published); cross-entropy is of the answer's tokens, the question left
-out.
+pairs nothing would change. Differences: the code lets them compete with all keys, later and padded ones too, here with
+those that the token sees (`train.unseen`: as published); cross-entropy is of the answer's tokens, as for Qwen-VL and
+LLaVA there, for Idefics of the question's too; where a model caps its scores, those of the pairs have no cap.
 """
 
 from __future__ import annotations

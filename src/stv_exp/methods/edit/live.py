@@ -2,8 +2,10 @@
 
 Trained to give the answer's distribution behind many demonstrations: KL to that teacher and 0.5 x cross-entropy. As
 published: vectors start from N(0, 0.01^2), scales at 0.1, with a learning rate each; at the MLP's output, as the code
-does for every model it names. Differences: cross-entropy of the answer's tokens alone, the question's left out; the
-teacher's demonstrations are drawn once an example, not once an epoch; no temperature and no epsilon in the KL.
+does for Idefics2 (for Idefics and OpenFlamingo at the layer's, `method.site=residual`). Differences: the KL is of what
+comes before each of the answer's tokens, where the code's is of what comes behind them, so that it never sees the first
+one foretold; cross-entropy of the answer's tokens alone, the question's left out; the teacher's demonstrations are
+drawn once an example and none twice, not once an epoch with repetition; no temperature and no epsilon in the KL.
 """
 
 from __future__ import annotations

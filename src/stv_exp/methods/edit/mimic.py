@@ -3,8 +3,10 @@
 mu = Z1 / (Z1 + Z2): Z2 is the sum of the exponentiated scores of the own keys; log Z1, that of demonstrations, is
 linear in the query. Trained to give what the MLPs give behind many demonstrations (mean squared error) and the answer
 (0.5 x cross-entropy). Starts as published. Differences: the code sums Z2 over all keys, later and padded ones too, here
-over those that the token sees (`train.unseen`: as published); both losses are of the answer's tokens, the question's
-left out; the teacher's demonstrations are drawn once an example, not once an epoch.
+over those that the token sees (`train.unseen`: as published); the cross-entropy is of the answer's tokens and the
+squared error of the tokens that they are foretold at, a mean over a batch's tokens, where the code's are of the whole
+query's, a mean of each example's; no padding stands between a query and its answer; the teacher's demonstrations are
+drawn once an example, not once an epoch.
 """
 
 from __future__ import annotations
