@@ -1,4 +1,4 @@
-"""Each rival reaches, on a task that it is known to solve, far more than the query alone: one that learns nothing fails."""
+"""Each rival reaches far more than the query alone on a task that it is known to solve: what learns nothing fails."""
 
 from __future__ import annotations
 
