@@ -23,7 +23,7 @@ from tests.families import FAMILIES, VISION_FAMILIES
 from tests.test_families import load
 from tests.test_oracles import TEXT, words
 
-EDITS = [name for name in choices("edit") if name != "none"]
+EDITS = [*((name, 8) for name in choices("edit") if name != "none"), ("hificl", 0)]  # with a rank; 0: prefix tuning
 FOUND = [
     {"k": 2, "m": 1},
     {"where": "all", "what": "mean", "how": "bernoulli"},
@@ -68,9 +68,9 @@ def test_a_family_has_every_method_that_is_found(family, task, config):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_trains_every_edit(family, task, config):
     backbone, task, config = of(family, task, config)
-    for name in EDITS:
+    for name, rank in EDITS:
         own = with_method(config, name=name, where="none", what="none", how="none", edit=name, site="mlp")
-        own = replace(own, train=TrainConfig(epochs=1, batch=4, shots=2, warmup=0.0))
+        own = replace(own, train=TrainConfig(epochs=1, batch=4, shots=2, warmup=0.0, rank=rank))
         if family in OWN_ATTENTION and find("edit", name).attends:
             with pytest.raises(StvError, match="has attention of its own"):
                 train(backbone, task, own)
