@@ -52,11 +52,13 @@ smoke: $(READY)  ## every stage on a random tiny model
 shots: $(READY)  ## accuracy of the testbed against shots, every task
 	$(BIN)/python -m stv_exp +experiment=testbed_shots
 
-STUDIES = where locations candidates policy when shots shift cost better_testbed rivals rivals_words
+TESTBED = where locations candidates policy shots shift cost better_testbed rivals
+WORDS = when smollm2 rivals_words where_words locations_words candidates_words policy_words shots_words shift_words
+FEW = seed=0 dataset.eval=50 policy.steps=20 outputs=outputs/studies
 
 studies: $(READY)  ## a few jobs of each study of experiments/, small, in outputs/studies (under 15 minutes)
-	set -e; for study in $(STUDIES); do $(BIN)/python -m stv_exp +experiment=$$study seed=0 dataset.eval=50 \
-		policy.steps=20 hydra.sweeper.subset=6 outputs=outputs/studies; done
+	set -e; for study in $(TESTBED); do $(BIN)/python -m stv_exp +experiment=$$study $(FEW) hydra.sweeper.subset=6; done
+	set -e; for study in $(WORDS); do $(BIN)/python -m stv_exp +experiment=$$study $(FEW) hydra.sweeper.subset=2; done
 
 bench: $(READY)  ## speed of the search, the scan and insertion, beside the aims
 	$(BIN)/python -m stv_exp.bench

@@ -94,9 +94,8 @@ def small(command: str) -> list[str]:
     if any(word.startswith("+experiment=rivals") for word in words):
         tasks = "easy-colour-0" if "+experiment=rivals_easy_vqa" in words else "shape-shared-0"
         own = ["method.shots=0,2"] if "+experiment=rivals_combine" in words else ["scan.per_label=1"]
-        extra = [
-            "dataset.support=60" if word.startswith("dataset.support=") else word for word in extra
-        ]  # for 56 shots
+        enough = "dataset.support=60"  # for 56 shots
+        extra = [enough if word.startswith("dataset.support=") else word for word in extra]
         extra += [*RIVALS, *own, f"dataset.task={tasks}"]
     if "+experiment=smollm2" in words:
         extra += ["seed=0", "dataset.task=antonym", "method=few_shot,mtv,stv_identity"]
