@@ -83,11 +83,8 @@ def origin(config: Config) -> dict[str, Any]:
     if config.job != "run":
         return {"code": VERSIONS}
     method = Method.of(config)
-    read = [
-        config.dataset,
-        *([learned] if method.learns and (learned := learned_from(config)) != config.dataset else []),
-    ]
-    data = _sign("data", *(sources(dataset, config.outputs) for dataset in read))
+    asked, learned = (sources(dataset, config.outputs) for dataset in (config.dataset, learned_from(config)))
+    data = _sign("data", asked, *([learned] if method.learns and learned != asked else []))
     has = {"effects": method.where.asks, "train": method.trains, "labels": config.dataset.label_noise > 0}
     code = VERSIONS | {stage: version for stage, version in SOME.items() if has[stage]}
     code |= method.versions()

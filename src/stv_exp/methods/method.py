@@ -91,9 +91,9 @@ class Method:
         return self.where.location_search or self.how.location_search
 
     def versions(self) -> dict[str, int]:
-        """Of its choices by name, where it is not the first; that of one from outside is a number made of its code."""
-        found = {choice.name: int(source(type(choice))[:6] or "0", 16) or choice.version for choice in self.choices}
-        return {name: version for name, version in found.items() if version > 1}
+        """Of its choices by kind, where it is not the first; that of one from outside is a number made of its code."""
+        found = {choice.kind: int(source(type(choice))[:6] or "0", 16) or choice.version for choice in self.choices}
+        return {kind: version for kind, version in found.items() if version > 1}
 
     def check(self) -> None:
         """Raise `StvError` for choices that do not go together and for settings that cannot work."""

@@ -11,8 +11,6 @@ from jinja2 import TemplateError
 from stv_exp.errors import StvError
 
 Content = str | list[dict[str, str]]  # of a turn: text, or texts and places of images
-
-
 _ANSWER = "answer-0"  # no word of a template
 
 

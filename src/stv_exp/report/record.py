@@ -39,7 +39,7 @@ _BEHIND = "demonstration_ids"
 _MANIFEST = {"seed": is_whole, "signature": optional(is_name), "inputs.bank": optional(is_name)}
 _ORIGIN = {"origin.model": optional(is_name), "origin.data": optional(is_text)}
 _NAMES = {"method.name": is_name, "dataset.name": is_name, "dataset.task": is_name}
-_CHOICES = ("method.where", "method.what", "method.how", "method.edit")
+_CHOICES = ("where", "what", "how", "edit")
 _METRICS = {
     "accuracy": is_share,
     "validation_accuracy": optional(is_share),
@@ -74,7 +74,7 @@ class Record:
 
     def version(self, stage: str) -> int | None:
         """Of a stage or of a choice, whose first is not recorded; None where the run has not needed it."""
-        first = 1 if self.code and stage in _choices(self.settings) else None
+        first = 1 if self.code and stage in _choices(self.settings).values() else None
         return self.code.get(stage, first)
 
     @property
@@ -143,12 +143,14 @@ def _code(manifest: Mapping[str, Any], settings: Mapping[str, Any], metrics: Map
     versions = _below("origin.code", manifest)
     noise = settings.get("dataset.label_noise", 0)
     first = {"labels": 1} if versions and is_number(noise) and noise > 0 else {}
-    used = {"run", "labels", *_below("seconds", metrics), *_choices(settings)}
+    used = {"run", "labels", *_below("seconds", metrics)}
+    first |= {name: versions[kind] for kind, name in _choices(settings).items() if kind in versions}
     return first | {stage: version for stage, version in versions.items() if stage in used}
 
 
-def _choices(settings: Mapping[str, Any]) -> list[Any]:
-    return [settings[key] for key in _CHOICES if key in settings]
+def _choices(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The choices of a method by kind."""
+    return {kind: str(settings[key]) for kind in _CHOICES if (key := f"method.{kind}") in settings}
 
 
 def _metrics(path: Path) -> dict[str, Any]:

@@ -18,22 +18,21 @@ from stv_exp.stages.predict import predict
 from stv_exp.stages.teacher import contexts
 from stv_exp.stages.trainer import Stage
 
-Answer = Callable[[Prompt], Tensor]  # the tokens behind a prompt, which may be none
-
 
 class Means(Stage):
-    """Captures a batch of prompts at their last token, with what `answer` says behind them."""
+    """Captures a batch of prompts at their last token, with `behind` them nothing, the answer, or also its end."""
 
     stage = "means"
 
-    def __init__(self, backbone: Backbone, site: str, answer: Answer) -> None:
+    def __init__(self, backbone: Backbone, site: str, behind: str) -> None:
         super().__init__()
         self.backbone = backbone
         self.site = site
-        self.answer = answer
+        self.behind = behind
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> Tensor:
-        return last_states(self.backbone, batch, [self.answer(prompt) for prompt in batch], self.site)
+        behind = [_behind(self.backbone, prompt, self.behind) for prompt in batch]
+        return last_states(self.backbone, batch, behind, self.site)
 
 
 class FrozenModel:
@@ -48,7 +47,7 @@ class FrozenModel:
 
     def mean(self, site: str, of: str) -> Tensor:
         """Mean activation a layer `[L, H, D]` or `[L, hidden]` at answers or contexts; see `Frozen.mean`."""
-        return self._captured(self._prompts[of](), site, self._ended if of == "answers" else self._silent).mean(0)
+        return self._captured(self._prompts[of](), site, "end" if of == "answers" else "nothing").mean(0)
 
     def moved(self, site: str, n: int, alone: bool) -> Tensor:
         """What the answers of `n` support examples change `[n, 1 + L, hidden]`; see `Frozen.moved`."""
@@ -56,27 +55,22 @@ class FrozenModel:
         template = learned_from(self.config).template
         if alone:
             asked, said = zip(*(apart(template, example) for example in drawn), strict=True)
-            return self._along(said, site, self._silent) - self._along(asked, site, self._silent)
+            return self._along(said, site, "nothing") - self._along(asked, site, "nothing")
         prompts = [make_prompt(template, example) for example in drawn]
-        return self._along(prompts, site, self.backbone.encode_answer) - self._along(prompts, site, self._silent)
+        return self._along(prompts, site, "answer") - self._along(prompts, site, "nothing")
 
-    def _along(self, prompts: Sequence[Prompt], site: str, answer: Answer) -> Tensor:
+    def _along(self, prompts: Sequence[Prompt], site: str, behind: str) -> Tensor:
         """The embedding of the last token and the activations of the edited layers there, `[N, 1 + L, hidden]`."""
-        ids = [torch.cat([self.backbone.encode([p])["input_ids"][0], answer(p)])[-1] for p in prompts]
+        told = ((self.backbone.encode([p])["input_ids"][0], _behind(self.backbone, p, behind)) for p in prompts)
+        ids = [torch.cat(both)[-1] for both in told]
         embedding = self.backbone.model.get_input_embeddings()
         with torch.no_grad():
             embedded = embedding(torch.stack(ids).to(embedding.weight.device)).float().cpu()
-        return torch.cat([embedded[:, None], self._captured(prompts, site, answer)], 1)
+        return torch.cat([embedded[:, None], self._captured(prompts, site, behind)], 1)
 
-    def _silent(self, prompt: Prompt) -> Tensor:
-        return torch.empty(0, dtype=torch.long, device=self.backbone.device)
-
-    def _ended(self, prompt: Prompt) -> Tensor:
-        return self.backbone.encode_answer(prompt, ended=True)
-
-    def _captured(self, prompts: Sequence[Prompt], site: str, answer: Answer) -> Tensor:
+    def _captured(self, prompts: Sequence[Prompt], site: str, behind: str) -> Tensor:
         """Activations of the edited layers, `[N, L, ...]`, in float32."""
-        parts: Sequence[Tensor] = predict(Means(self.backbone, site, answer), list(prompts), self.config.trainer)
+        parts: Sequence[Tensor] = predict(Means(self.backbone, site, behind), list(prompts), self.config.trainer)
         rows = [self.backbone.site(site).layers.index(layer) for layer in self.shape.layers]
         return torch.cat(list(parts))[:, rows].float()
 
@@ -87,3 +81,9 @@ class FrozenModel:
             "answers": lambda: [make_prompt(template, example) for example in self.task.support],
             "contexts": lambda: contexts(self.backbone, self.task, self.config),
         }
+
+
+def _behind(backbone: Backbone, prompt: Prompt, what: str) -> Tensor:
+    """Tokens of nothing, of the `answer`, or of it and its `end`."""
+    answer = backbone.encode_answer(prompt, ended=what == "end")
+    return answer[:0] if what == "nothing" else answer

@@ -57,10 +57,10 @@ def choose(
 def search(module: CandidateSearch, logger: Logger | None = None, folder: Path | None = None) -> Chosen:
     """Search under the budget of `config.policy`; what the final decision costs is paid from it."""
     how, n_support = module.how, len(module.support)
+    module.prepare()
     if folder and (state := newest(folder)):
         module.resume(state)
         log.info("The search goes on at step %d of %d", module.step, module.steps)
-    module.prepare()
     fit(module, logger, folder)
     with blamed(how), torch.no_grad():
         choices = how.decide(module)
