@@ -19,6 +19,7 @@ import stv_exp
 from stv_exp.report.__main__ import main
 from stv_exp.report.cells import plain
 from stv_exp.report.paired import paired
+from stv_exp.report.pay import queries_to_pay
 from stv_exp.report.runs import load
 from stv_exp.statistics import holm
 from tests.report_runs import write_run
@@ -108,6 +109,19 @@ def test_the_frames_have_every_setting_number_and_item(outputs):
     assert set(map(str, runs["method.k"])) == {"4", "8", "16", "24", "<NA>"}, "whole numbers stay whole"
     assert items.columns.tolist()[:5] == ["run", "label", "task", "seed", "id"]
     assert {"seconds.scan", "token_forwards.policy", "accuracy_low", "bank", "origin.data"} <= set(runs.columns)
+
+
+def test_what_a_search_replaces_is_the_best_prompt_and_of_equally_good_ones_the_shortest():
+    """More demonstrations than a model can use would make anything pay."""
+    rows = [
+        ("few_shot", 4, 0.9, 100.0),
+        ("few_shot", 8, 0.9, 200.0),
+        ("few_shot", 56, 0.5, 900.0),
+        ("stv", 0, 1.0, 10.0),
+    ]
+    runs = pd.DataFrame(rows, columns=["method", "method.shots", "accuracy", "token_forwards.evaluation"])
+    runs = runs.assign(model="m", task="t", seed=0, n=1, search_token_forwards=[0.0, 0.0, 0.0, 900.0])
+    assert queries_to_pay(runs).tolist()[3] == 10
 
 
 def test_a_search_has_paid_once_its_queries_have_saved_what_it_cost(outputs):

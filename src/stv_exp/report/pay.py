@@ -15,9 +15,15 @@ def is_few_shot(runs: pd.DataFrame) -> pd.Series:
 
 
 def most_shots_first(runs: pd.DataFrame) -> pd.DataFrame:
-    """Runs of few-shot prompting; the most demonstrations are what a task vector is to replace."""
+    """Runs of few-shot prompting, those with most demonstrations first."""
     few = runs[is_few_shot(runs)]
     return few.loc[_shots(few).sort_values(ascending=False, kind="stable").index]
+
+
+def _best_first(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs of few-shot prompting by accuracy, of equally good ones those with fewer demonstrations first."""
+    few = runs[is_few_shot(runs)]
+    return few.assign(shots=_shots(few)).sort_values(["accuracy", "shots"], ascending=[False, True], kind="stable")
 
 
 def _shots(runs: pd.DataFrame) -> pd.Series:
@@ -28,11 +34,12 @@ def _shots(runs: pd.DataFrame) -> pd.Series:
 def queries_to_pay(runs: pd.DataFrame) -> pd.Series:
     """The number of queries after which a run has taken no more token-forwards, its search included, than prompting.
 
-    The prompting is the few-shot run of the same model, task and seed with the most demonstrations. NaN without one,
-    for runs that search nothing, and where a query costs no less than with the prompt.
+    The prompting is the best few-shot run of the same model, task and seed: more demonstrations than a model can use
+    would make anything pay. NaN without one, for runs that search nothing, and where a query costs no less than with
+    the prompt.
     """
     each = runs.assign(each=runs["token_forwards.evaluation"] / runs["n"])
-    prompting = most_shots_first(each.dropna(subset="each")).drop_duplicates(_SAME)
+    prompting = _best_first(each.dropna(subset="each")).drop_duplicates(_SAME)
     prompted = each[_SAME].merge(prompting[[*_SAME, "each"]], on=_SAME, how="left")["each"].set_axis(runs.index)
     saved, search = prompted - each["each"], runs["search_token_forwards"]
     return np.ceil(search / saved).where((saved > 0) & (search > 0))
