@@ -21,6 +21,7 @@ from stv_exp.models.sources import fingerprint
 # Raised by hand when the results of a stage would change.
 VERSIONS = {"scan": 4, "bank": 4, "policy": 4, "run": 4}
 SOME = {"effects": 1, "train": 2, "labels": 2}  # of what few runs have: the identity of others' results names none
+CHAT_ENDS = 2  # of how a chat's answers are taught to end; the first was another token
 JUDGED = ("eval", "eval_split", "max_new_tokens", "metric")  # of the dataset, what only evaluation reads
 
 
@@ -47,7 +48,7 @@ def signatures(config: Config) -> Signatures:
     if learned != config.dataset:
         judged["asked"] = _data(config.dataset, config.outputs)
     origin = {"model": {**_model(config), "name": fingerprint(config.model.name)}, "data": data}
-    ends = [2] if config.model.chat else []  # how answers are taught to end there; the first was another token
+    ends = [CHAT_ENDS] if config.model.chat else []
     judgement = [origin, judged, config.method.name, _values(config, method.prompting()), config.seed]
     if method.classifies:
         scan = _sign("scan", origin, _values(config, READING), config.seed)

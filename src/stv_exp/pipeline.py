@@ -188,7 +188,7 @@ class Pipeline:
     def _policy(self, bank: Bank, spent: float) -> tuple[Chosen, Cost]:
         """One candidate a location."""
         make = partial(choose, self.backbone, self.task, bank, self.config, self.tracker.logger, spent=spent)
-        return self._resumable("policy", Chosen, lambda folder: make(folder=folder))
+        return self._resumable("policy", Chosen, make)
 
     def _train(self) -> tuple[TrainedEdit, Cost]:
         """The parameters of an edit."""

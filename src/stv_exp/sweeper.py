@@ -163,7 +163,8 @@ class VariantSweeper(BasicSweeper):
             except REFUSALS as error:
                 refused[" ".join(job)] = str(complaint(error))
         if configs and all(config.job == "run" for config in configs):
-            check_given(given, [*configs, *_composed(composer, every if self.subset else ())])
+            others = [job for job in every if job not in jobs] if self.subset else []
+            check_given(given, [*configs, *_composed(composer, others)])
         if any(config.fail_fast for config in configs):
             _refuse(len(jobs), refused, [])
         for words, sentence in refused.items():

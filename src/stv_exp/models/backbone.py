@@ -231,7 +231,8 @@ class Backbone:
         """The token at which generation ends, of several the one that a chat writes; none where there is none."""
         known = self.model.generation_config.eos_token_id
         stops = known if isinstance(known, list) else [] if known is None else [known]
-        written = self.tokenizer(self.chat.behind_an_answer(self._content)).input_ids if self.chat else []
+        behind = self.chat.behind_an_answer(self._content) if self.chat else ""
+        written = self.tokenizer(behind, add_special_tokens=False).input_ids
         return [token for token in written if token in stops][:1] or stops[-1:]
 
     @torch.inference_mode()

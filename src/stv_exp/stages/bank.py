@@ -37,9 +37,8 @@ def build_bank(scan: Scan, config: Config, backbone: Backbone | None = None) -> 
     The model is needed by a `what` whose candidates move to another site.
     """
     method = Method.of(config)
-    n_layers, n_heads = (*scan.grid, None)[:2]
-    assert n_layers is not None
-    method.check_grid(Grid(config.model.name, scan.site, n_layers, n_heads))
+    n_heads = scan.grid[1] if len(scan.grid) > 1 else None
+    method.check_grid(Grid(config.model.name, scan.site, scan.grid[0], n_heads))
     places = checked_locations(method.where, scan)
     # What is added at another site is no difference between two states of that one.
     deltas = config.insertion.mode == "add" and not method.what.moves_to

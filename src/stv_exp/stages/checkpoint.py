@@ -38,7 +38,7 @@ def newest(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         found: dict[str, Any] = torch.load(path, weights_only=True)
-        return found if found[STATE] else None
+        return found if STATE in found else None  # that of an earlier version is another one
     except Exception as error:  # killed while it was written: whatever torch raises then
         log.warning("%s is damaged (%s); the search starts from its beginning", path, type(error).__name__)
         return None
