@@ -33,6 +33,7 @@ SEARCHES = {
     "mtv": {"where": "all", "what": "mean", "how": "bernoulli"},
     "gradient": {"where": "all", "how": "gumbel_softmax"},
     "mixture": {"where": "all", "how": "mixture"},
+    "regularised_mixture": {"where": "all", "how": "regularised_mixture"},
     "cross_entropy": {"how": "cross_entropy"},
     "greedy": {"how": "greedy"},
     "best_of": {"how": "best_of"},

@@ -300,7 +300,8 @@ def test_k_counts_the_locations_of_the_site(config, site):
 
 @pytest.mark.parametrize("what", ["mean", "clusters", "activations"])
 @pytest.mark.parametrize(
-    ("how", "straight_through"), [("gumbel_softmax", True), ("gumbel_softmax", False), ("mixture", True)]
+    ("how", "straight_through"),
+    [("gumbel_softmax", True), ("gumbel_softmax", False), ("mixture", True), ("ensemble", True)],
 )
 def test_a_gradient_search_climbs_and_its_curves_are_kept(backbone, task, config, what, how, straight_through):
     policy = replace(config.policy, steps=40, queries=4, lr=0.3, straight_through=straight_through)
@@ -433,13 +434,13 @@ def test_the_kinds_are_three_and_what_may_stand_instead():
 
 @pytest.mark.parametrize("site", ["head", "residual"])  # there branches start above the first layer
 @pytest.mark.parametrize(
-    "how", ["reinforce", "bernoulli", "gumbel_softmax", "mixture", "cross_entropy", "greedy", "best_of"]
+    "how", ["reinforce", "bernoulli", "gumbel_softmax", "mixture", "ensemble", "cross_entropy", "greedy", "best_of"]
 )
 def test_a_killed_search_goes_on_bit_for_bit(backbone, task, config, how, site, tmp_path, monkeypatch, caplog):
     """Killed in steps 5 and 9 of 12, over more than one epoch, with the costs of all attempts counted."""
     monkeypatch.setattr("stv_exp.stages.checkpoint.EVERY", timedelta(0))
     caplog.set_level("INFO")
-    policy = replace(config.policy, steps=12, queries=10)
+    policy = replace(config.policy, steps=12, queries=10, members=5)
     what = "mean" if how == "bernoulli" else "clusters"
     k = 5 if site == "head" else 1
     config = replace(with_method(config, how=how, what=what, site=site, k=k), policy=policy)

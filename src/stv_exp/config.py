@@ -12,8 +12,9 @@ from typing import Annotated, Any
 from omegaconf import MISSING
 
 from stv_exp.metrics import METRICS
+from stv_exp.policy_config import PolicyConfig
 from stv_exp.pretrain_config import PretrainConfig
-from stv_exp.ranges import FOLDER, NAME, PATH, Above0, Count, Many, OneOf, Positive, Range, Share
+from stv_exp.ranges import FOLDER, NAME, PATH, Count, Many, OneOf, Positive, Range, Share
 from stv_exp.tracker_config import TrackerConfig
 from stv_exp.train_config import TrainConfig
 
@@ -179,34 +180,6 @@ class BankConfig:
     """`identity` adds the candidate "leave this location alone" to every location."""
 
     identity: bool = False
-
-
-@dataclass
-class PolicyConfig:
-    """The search: `steps` steps of `queries` support queries with `samples` candidates each.
-
-    `budget` replaces `steps`: as many as that many token-forwards of candidates pay for (a token through all layers is
-    1, a backward pass counts 2; 0: no budget). `reward` is the mean log-likelihood of the answer's tokens, all or the
-    first, or ended: with what ends it. `baseline` is standardised or leave_one_out. `threshold`: no mask holds a
-    location that is less probable. A softmax over candidates goes from `temperature` to `final_temperature`; without
-    `straight_through` its forward is soft too. `cache_bytes` of prefixes are kept (0: what fits in half of the free
-    memory).
-    """
-
-    steps: Positive = 600
-    queries: Positive = 1
-    samples: Positive = 32
-    budget: Many = 0
-    lr: Above0 = 0.1
-    reward: Annotated[str, OneOf("all", "first", "ended")] = "all"
-    baseline: str = "standardised"
-    threshold: Share = 0.0
-    selection_draws: Positive = 10
-    selection_items: Positive = 50
-    temperature: Above0 = 1.0
-    final_temperature: Above0 = 0.2
-    straight_through: bool = True
-    cache_bytes: Many = 0
 
 
 @dataclass

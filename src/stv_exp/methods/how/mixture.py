@@ -29,10 +29,14 @@ class Mixture(Gradient):
         """Of the mixture, and of the one that the search starts with."""
         import torch
 
-        both = torch.stack([problem.logits.detach(), self.start(problem.bank).to(problem.logits)]).softmax(-1)
+        both = torch.stack([self.decide(problem), self.inserted(self.start(problem.bank).to(problem.logits))])
         with torch.no_grad():
             return problem.mixed_rewards(queries, both[None]).mean(0).tolist()
 
     def decide(self, problem: Problem) -> Tensor:
         """Shares `[K, C]`."""
-        return problem.logits.detach().softmax(-1)
+        return self.inserted(problem.logits.detach())
+
+    def inserted(self, logits: Tensor) -> Tensor:
+        """The shares `[K, C]` that logits stand for once nothing is learned from them any more."""
+        return logits.softmax(-1)
