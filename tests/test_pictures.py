@@ -13,6 +13,7 @@ from stv_exp.data.prompts import make_prompt
 from stv_exp.data.task import Example
 from stv_exp.models.backbone import Backbone
 from stv_exp.models.pictures import TAKEN, Pictures
+from stv_exp.models.recent import Recent
 from stv_exp.pipeline import measured
 from stv_exp.stages.scan import scan
 from stv_exp.stages.train import train
@@ -106,11 +107,10 @@ def test_pictures_that_do_not_fit_are_looked_at_again_with_equal_results(backbon
     found = Pictures(backbone.model, backbone.processor, backbone.family)
     images = [image for prompt in prompts for image in prompt.images]
     roomy = found.features(images)
-    found.recent.forget()
-    found.recent.max_bytes = roomy[0].n_bytes + 1
+    found.recent = Recent(roomy[0].n_bytes + 1)
     looks.clear()
     again = [one for image in (*images, *images) for one in found.features([image])]
-    assert looks == [1] * 8 and found.recent.n_bytes <= found.recent.max_bytes
+    assert looks == [1] * 8 and len(found.recent) == 1
     for one, other in zip((*roomy, *roomy), again, strict=True):
         torch.testing.assert_close(one.pooled, other.pooled, rtol=0, atol=1e-5)
 
@@ -122,7 +122,7 @@ def test_pictures_are_known_by_what_they_show(backbone, looks):
     green.putpalette([0, 0, 0, 0, 255, 0])
     wide = Image.frombytes("RGB", (64, 16), Image.new("RGB", (32, 32), "blue").tobytes())
     different = [red, green, Image.new("RGB", (32, 32), "blue"), wide]
-    backbone.pictures.recent.forget()
+    backbone.pictures.recent.clear()
     looks.clear()
     backbone.pictures.features([*different, *(picture.copy() for picture in different)])
     assert sum(looks) == 4

@@ -85,7 +85,7 @@ def test_the_result_does_not_depend_on_the_cache_bound(backbone, prompts, answer
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
     assert roomy.prefilled == 3, "each prefix is computed once"
     assert tight.prefilled > 3, "what was evicted is computed again"
-    assert tight.n_bytes <= room_for_one
+    assert tight.kept.currsize <= room_for_one
 
 
 def test_warming_computes_each_prefix_once_and_stays_within_the_bound(backbone, prompts):
@@ -95,8 +95,8 @@ def test_warming_computes_each_prefix_once_and_stays_within_the_bound(backbone, 
     roomy.get(prompts)
     assert roomy.prefilled == 3 and backbone.forwards == forwards
     tight = PrefixCache(backbone, 1)
-    tight.warm(prompts, batch_size=2)
-    assert tight.n_bytes <= 1
+    assert not tight.warm(prompts, batch_size=2)
+    assert not tight.kept and tight.prefilled == 2, "what would be dropped again is not computed"
 
 
 def test_scoring_leaves_the_kept_prefix_as_it_was(backbone, prompts, answers):

@@ -328,7 +328,7 @@ def test_a_killed_training_goes_on_bit_for_bit(trained, backbone, task, name, tm
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(Training, "training_step", killed)
         train(backbone, task, config, folder=tmp_path)
-    backbone.pictures.recent.forget()  # another process has seen none
+    backbone.pictures.recent.clear()  # another process has seen none
     before = backbone.token_forwards
     parts = train(backbone, task, config, folder=tmp_path)
     assert "goes on at step 5" in caplog.text

@@ -256,7 +256,7 @@ def measured(backbone: Backbone) -> Iterator[Cost]:
     """Seconds, what is `COUNTED`, and the bytes held at the peak that the body takes, pictures seen anew."""
     cost: Cost = {}
     memory.forget_peak(backbone.device)
-    backbone.pictures.recent.forget()  # a stage costs the same whatever came before
+    backbone.pictures.recent.clear()  # a stage costs the same whatever came before
     before, start = {name: getattr(backbone, name) for name in COUNTED}, time.perf_counter()
     yield cost
     cost["seconds"] = time.perf_counter() - start

@@ -27,7 +27,7 @@ from stv_exp.config import DatasetConfig
 from stv_exp.data.broken import sound
 from stv_exp.data.entry import ADVICE, Entry, inside, leaves, path_of
 from stv_exp.data.files import expanded, is_folder, known_split
-from stv_exp.data.images import cache, open_image, readable
+from stv_exp.data.images import once, open_image, readable
 from stv_exp.data.task import Example, Task, most_frequent_first
 from stv_exp.errors import StvError
 from stv_exp.network import cache_if_offline
@@ -218,14 +218,11 @@ def _pictures(row: Row, config: DatasetConfig) -> Iterator[Callable[[], Image.Im
             yield partial(_picture, f"{config.root} ({config.task}) row {row.id} column {column}", read, i, config.root)
 
 
+@once(key=lambda name, read, i, root: f"{name} [{i}]")
 def _picture(name: str, read: Callable[[], Any], i: int, root: str) -> Image.Image:
-    """Decode a cell's picture `i` as `open_image` does, once while the cache holds it."""
-    key = f"{name} [{i}]"
-    if (image := cache.get(key)) is None:
-        value = read()
-        image = _decoded(value[i] if isinstance(value, list) else value, key, root)
-        cache.keep(key, image)
-    return image
+    """Decode a cell's picture `i` as `open_image` does, once while it is held."""
+    value = read()
+    return _decoded(value[i] if isinstance(value, list) else value, f"{name} [{i}]", root)
 
 
 def _decoded(value: Any, name: str, root: str) -> Image.Image:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -14,6 +13,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING
 
+from cachetools import LRUCache, cached
 from PIL import Image, ImageOps
 
 from stv_exp.data.broken import left_out
@@ -33,40 +33,12 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticEr
 _opening = threading.Lock()
 
 
-class Cache:
-    """Decoded pictures by path, those used last, never more than `CACHE_BYTES` of them. Safe between threads."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self._pictures: OrderedDict[str, Image.Image] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, path: str) -> Image.Image | None:
-        """The picture, now the one used last; None where it is not held."""
-        with self._lock:
-            if path in self._pictures:
-                self._pictures.move_to_end(path)
-            return self._pictures.get(path)
-
-    def keep(self, path: str, image: Image.Image) -> None:
-        """Hold a picture in place of those not used for longest; one larger than the bound is not held."""
-        size = _decoded_bytes(image)
-        with self._lock:
-            if path in self._pictures or size > CACHE_BYTES:
-                return
-            while self.bytes + size > CACHE_BYTES:
-                self.bytes -= _decoded_bytes(self._pictures.popitem(last=False)[1])
-            self._pictures[path] = image
-            self.bytes += size
-
-    def clear(self) -> None:
-        """Hold nothing."""
-        with self._lock:
-            self._pictures.clear()
-            self.bytes = 0
+def _decoded_bytes(image: Image.Image) -> int:
+    return image.width * image.height * _BYTES_PER_PIXEL
 
 
-cache = Cache()
+pictures: LRUCache[str, Image.Image] = LRUCache(CACHE_BYTES, _decoded_bytes)  # decoded ones by name, those used last
+once = partial(cached, pictures, lock=threading.Lock())  # decorates what decodes one: `key` makes its name
 
 
 def picture(path: Path | str) -> Callable[[], Image.Image]:
@@ -98,12 +70,9 @@ def readable(examples: Sequence[Example], skip_broken: bool) -> tuple[Example, .
     return tuple(e for e in examples if e.id not in complaints)
 
 
+@once(key=str)
 def _cached(path: str) -> Image.Image:
-    image = cache.get(path)
-    if image is None:
-        image = open_image(path)
-        cache.keep(path, image)
-    return image
+    return open_image(path)
 
 
 def _decoded(path: str | BytesIO, edge: int) -> Image.Image:
@@ -164,10 +133,6 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     white = Image.new("RGB", image.size, "white")
     white.paste(image, mask=image.getchannel("A"))
     return white
-
-
-def _decoded_bytes(image: Image.Image) -> int:
-    return image.width * image.height * _BYTES_PER_PIXEL
 
 
 def _complaint(example: Example) -> str:

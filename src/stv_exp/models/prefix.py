@@ -46,7 +46,7 @@ class Prefix:
         return sum(t.nbytes for layer in self.layers for t in layer.values())
 
 
-class PrefixCache(Recent[Prefix]):
+class PrefixCache:
     """Prefixes by query id, at most `max_bytes` of them (0: what fits); one that was dropped is made again.
 
     In float32 no result depends on the bound; in half precision a prefix that is made again in another batch differs
@@ -54,18 +54,18 @@ class PrefixCache(Recent[Prefix]):
     """
 
     def __init__(self, backbone: Backbone, max_bytes: int) -> None:
-        super().__init__(max_bytes or half_of_what_is_free(backbone.device))
         self.backbone = backbone
+        self.kept: Recent[Prefix] = Recent(max_bytes or half_of_what_is_free(backbone.device))
         self.prefilled = 0
 
     def get(self, prompts: Sequence[Prompt]) -> list[Prefix]:
         """The prefixes of `prompts`, computing what is not kept in one batch."""
-        missing = [p for p in prompts if p.query.id not in self]
-        found = {p.query.id: self[p.query.id] for p in prompts if p.query.id in self}
+        missing = [p for p in prompts if p.query.id not in self.kept]
+        found = {p.query.id: self.kept[p.query.id] for p in prompts if p.query.id in self.kept}
         if missing:
             found |= zip([p.query.id for p in missing], prefill(self.backbone, missing), strict=True)
             self.prefilled += len(missing)
-        self.keep(found)
+        self.kept.keep(found)
         return [found[p.query.id] for p in prompts]
 
     def warm(self, prompts: Sequence[Prompt], batch_size: int, advance: Callable[[int], object] = int) -> bool:
@@ -74,10 +74,10 @@ class PrefixCache(Recent[Prefix]):
         `advance` is told of each batch how many there are in it.
         """
         for start in range(0, len(prompts), batch_size):
-            if self.n_bytes >= self.max_bytes:
-                break
             advance(len(self.get(prompts[start : start + batch_size])))
-        return all(prompt.query.id in self for prompt in prompts)
+            if not all(prompt.query.id in self.kept for prompt in prompts[: start + batch_size]):
+                return False
+        return True
 
 
 @torch.no_grad()  # not inference mode: a search by gradient reads what is kept

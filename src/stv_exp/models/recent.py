@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Generic, Protocol, TypeVar
+from operator import attrgetter
+from typing import Protocol, TypeVar
 
 import psutil
 import torch
+from cachetools import LRUCache
 
 
 class Sized(Protocol):
@@ -20,33 +21,15 @@ class Sized(Protocol):
 V = TypeVar("V", bound=Sized)
 
 
-class Recent(Generic[V]):
-    """Values by key, at most `max_bytes` of them; the least recently used is dropped."""
+class Recent(LRUCache[str, V]):
+    """Values by key, at most `max_bytes`: the least recently used is dropped, one larger than that is not kept."""
 
     def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.n_bytes = 0
-        self._kept: OrderedDict[str, V] = OrderedDict()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._kept
-
-    def __getitem__(self, key: str) -> V:
-        return self._kept[key]
+        super().__init__(max_bytes, attrgetter("n_bytes"))
 
     def keep(self, found: Mapping[str, V]) -> None:
         """Keep values just used, new and old ones."""
-        for key, value in found.items():
-            self.n_bytes += 0 if key in self._kept else value.n_bytes
-            self._kept[key] = value
-            self._kept.move_to_end(key)
-        while self.n_bytes > self.max_bytes:
-            self.n_bytes -= self._kept.popitem(last=False)[1].n_bytes
-
-    def forget(self) -> None:
-        """Drop everything."""
-        self._kept.clear()
-        self.n_bytes = 0
+        self.update({key: value for key, value in found.items() if value.n_bytes <= self.maxsize})
 
 
 def half_of_what_is_free(device: torch.device) -> int:
