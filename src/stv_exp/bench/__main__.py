@@ -6,6 +6,7 @@ On an accelerator: `python -m stv_exp.bench --size idefics2_8b --device cuda --d
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from stv_exp.bench import gradient, insertion, late, pictures, scan, search, sites, start
+from stv_exp.bench import gradient, insertion, late, locations, pictures, scan, search, sites, start
 from stv_exp.bench.subject import SIZES, make_subject
 from stv_exp.bench.timing import Measurement
 from stv_exp.disk.files import write_json
 from stv_exp.disk.run import versions
+from stv_exp.interruption import guarded
 
 BENCHMARKS = {
     "search": search.measure,
@@ -26,15 +28,19 @@ BENCHMARKS = {
     "sites": sites.measure,
     "late": late.measure,
     "scan": scan.measure,
+    "locations": locations.measure,
     "pictures": pictures.measure,
     "insertion": insertion.measure,
     "start": start.measure,
 }
 
 
-def main() -> None:
-    """Measure what was asked for, show it and keep it."""
-    arguments = _parser().parse_args()
+def main() -> int:
+    """Measure what was asked for, show it and keep it: the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device {arguments.device}: torch finds no GPU; leave it out")
     torch.set_num_threads(arguments.threads)
     subject = make_subject(arguments.size, arguments.device, arguments.dtype)
     done = {
@@ -44,6 +50,7 @@ def main() -> None:
     Console().print(_table(done, arguments.size))
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.json, as_json(done, {**vars(arguments), "json": None, "parameters": subject.n_parameters}))
+    return 0
 
 
 def as_json(done: dict[str, Measurement], about: dict[str, Any]) -> dict[str, Any]:
@@ -87,4 +94,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

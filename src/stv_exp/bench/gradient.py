@@ -42,7 +42,8 @@ def measure(subject: Subject, rounds: int) -> Measurement:
     }
     seconds = in_blocks(lambda share: in_turns(parts, share) | _loop(subject, bank, config), rounds)
     seconds["floor_token_forward"] = seconds["floor"] / (_COUNTED * branches.n_tokens)
-    n_bytes = {"gradient": peak_bytes(step), "drawn": peak_bytes(_reinforce(subject))}
+    tried = {"gradient": step, "drawn": _reinforce(subject)}
+    n_bytes = {name: peak_bytes(run, subject.backbone.device) for name, run in tried.items()}
     return Measurement(_figures(seconds, n_bytes), seconds, n_bytes)
 
 

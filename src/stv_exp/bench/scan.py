@@ -24,7 +24,7 @@ def measure(subject: Subject, rounds: int) -> Measurement:
     }
     timed = {name: run for name, run in runs.items() if name.endswith(f"_{SHOTS[1]}_shots")}
     seconds = in_turns(timed, max(5, rounds // 2))
-    n_bytes = {name: peak_bytes(run) for name, run in runs.items()}
+    n_bytes = {name: peak_bytes(run, subject.backbone.device) for name, run in runs.items()}
     middle = f"{SHOTS[1]}_shots"
     figures = {"over_floor": Figure(seconds[f"capture_{middle}"] / seconds[f"forward_{middle}"], 1.05, at_least=False)}
     for shots in SHOTS:

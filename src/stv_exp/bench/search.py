@@ -35,7 +35,7 @@ def measure(subject: Subject, rounds: int) -> Measurement:
     """
     seconds = in_blocks(partial(_block, subject, Policy.of(subject)), rounds)
     seconds["bandwidth_limit"] = bandwidth_seconds(subject)
-    return Measurement(_figures(seconds), seconds)
+    return Measurement(_figures(seconds, subject.backbone.device.type), seconds)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Policy:
 
 
 def _block(subject: Subject, policy: Policy, rounds: int) -> dict[str, float]:
-    seconds = in_turns(_full_forwards(subject, policy.drawn(1, S)), max(1, rounds // 2))
+    seconds = in_turns(full_forwards(subject, policy.drawn(1, S)), max(1, rounds // 2))
     for q in (1, SEVERAL):
         seconds |= in_turns(_tree_parts(subject, policy, q), rounds)
         settings = replace(subject.config.policy, queries=q, steps=STEPS + 1)
@@ -81,10 +81,10 @@ def _block(subject: Subject, policy: Policy, rounds: int) -> dict[str, float]:
     return seconds
 
 
-def _figures(seconds: Mapping[str, float]) -> dict[str, Figure]:
+def _figures(seconds: Mapping[str, float], device: str) -> dict[str, Figure]:
     one, several = (seconds[f"tree_{q}"] + seconds[f"update_{q}"] for q in (1, SEVERAL))
     floor = seconds["floor_1"]
-    share = 0.6 if torch.cuda.is_available() else None  # small models on a CPU compute rather than read
+    share = 0.6 if device == "cuda" else None  # small models on a CPU compute rather than read
     whole = S * seconds["reference"]  # of the candidates of one query
     return {
         "tree_over_reference": Figure(whole / one, 90),
@@ -101,7 +101,7 @@ def _figures(seconds: Mapping[str, float]) -> dict[str, Figure]:
     }
 
 
-def _full_forwards(subject: Subject, drawn: Insertion) -> dict[str, Callable[[], object]]:
+def full_forwards(subject: Subject, drawn: Insertion) -> dict[str, Callable[[], object]]:
     """One candidate a forward, and S; their pictures are prepared once, here: in favour of both."""
     backbone = subject.backbone
     one, batch = backbone.prepare(subject.prompts(1)), backbone.prepare(subject.prompts(1) * S)

@@ -67,10 +67,9 @@ def now() -> float:
     return time.perf_counter()
 
 
-def peak_bytes(run: Callable[[], object]) -> int:
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
     """Memory that `run` takes at its peak beyond what is held before: the accelerator's, or (Linux) the process's."""
     gc.collect()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         before = torch.cuda.memory_allocated()
     elif sys.platform.startswith("linux"):
