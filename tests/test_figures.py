@@ -101,6 +101,15 @@ def test_the_tables_are_the_means_of_the_runs_that_the_lock_names(monkeypatch, o
     assert checksum(study / "by_k.csv") == lock["by_k.csv"]["sha256"]
 
 
+def test_a_value_may_be_the_end_of_its_key_and_an_unknown_one_is_a_sentence(monkeypatch, outputs, study, capsys):
+    asked = (study / SPEC).read_text()
+    (study / SPEC).write_text(asked.replace("value: search_token_forwards", "value: token_forwards.policy"))
+    assert drawn(monkeypatch, study, outputs) == 0
+    (study / SPEC).write_text(asked.replace("value: search_token_forwards", "value: sparkle"))
+    assert drawn(monkeypatch, study, outputs) == 1
+    assert "sparkle is no number that these runs record" in capsys.readouterr().err
+
+
 def test_the_readme_keeps_its_words_and_a_number_changed_by_hand_is_seen(monkeypatch, outputs, study):
     assert drawn(monkeypatch, study, outputs) == 0
     text = (study / README).read_text()

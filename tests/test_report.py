@@ -84,6 +84,21 @@ def test_methods_are_compared_on_the_items_that_both_answered():
     assert (label, against, n, difference, p) == ("stv", "zero_shot", "9", "+0.889", f"{2 / 2**8:.3f}")
 
 
+def test_a_method_is_compared_with_prompting_under_its_own_conditions():
+    """Prompting with as many demonstrations and other labels is other prompting, whatever its folder is called."""
+    names = ["stv label_noise=0.3", "few_shot shots=8 label_noise=0.0", "few_shot shots=8 label_noise=0.3", "stv"]
+    names += ["few_shot shots=4 label_noise=0.0"]
+    noise, shots = [0.3, 0.0, 0.3, 0.0, 0.0], [0, 8, 8, 0, 4]
+    runs = table(accuracy=[0.5] * 5, label=names, **{"dataset.label_noise": noise, "method.shots": shots})
+    runs["method.where"] = ["all", "none", "none", "all", "none"]
+    for order in (runs, runs.iloc[::-1]):
+        found = paired(order, items(order, [1, 0]))[0]
+        against = {row[0]: row[1] for row in found.rows}
+        assert against["stv"] == "few_shot shots=8 label_noise=0.0"
+        assert against["stv label_noise=0.3"] == "few_shot shots=8 label_noise=0.3"
+        assert against["few_shot shots=4 label_noise=0.0"] == "few_shot shots=8 label_noise=0.0"
+
+
 def test_methods_without_a_common_item_are_not_compared():
     runs = table(accuracy=[0.9, 0.5], label=["stv", "zero_shot"], task=["a", "b"])
     assert paired(runs, items(runs, [1, 0]))[0].rows == [["zero_shot", "stv", "0", "-", "-", "-", "-"]]
@@ -161,6 +176,12 @@ def test_answers_that_the_metric_cannot_score_are_named_with_their_run(tmp_path)
     write_run(tmp_path, "single", ["cat"], ["cat"])
     with pytest.raises(StvError, match=r"Query q0 of the run single cannot be scored: The answers .* are too few"):
         report(tmp_path, question=Question(metric="vqa_accuracy"))
+
+
+def test_answers_of_runs_that_are_not_asked_for_need_no_score(tmp_path):
+    write_run(tmp_path, "good", ["cat"], ["cat", "cat", "cat"])
+    write_run(tmp_path, "single", ["cat"], ["cat"], method={"name": "mtv"})
+    report(tmp_path, question=Question(metric="vqa_accuracy", where=("method=stv",)))
 
 
 def sweep(
@@ -309,10 +330,17 @@ def test_a_policy_no_better_than_chance_is_said():
     assert diagnose(chosen([r + 0.5 for r in noise], noise[:1] * 20)) == []
 
 
+def test_a_look_that_curves_repeat_is_one_measurement():
+    """Of two looks, one up and one down, nobody can tell; repeated 30 times each they are still two."""
+    found, drawn = [0.4] * 30 + [-0.2] * 30, [0.0] * 60
+    (sentence,) = diagnose(chosen([-1.0] * 60 + found, [-1.0] * 60 + drawn))
+    assert "the last 2 times that it was measured" in sentence
+
+
 def test_what_a_soft_search_loses_when_it_is_made_discrete_is_reported():
-    soft = chosen([-2.0] * 8, [-3.0] * 8)
-    soft.history["loss"] = [1.5] * 6 + [0.5] * 2
-    assert discretisation_gap(soft) == 1.5
+    soft = chosen([-3.0, -3.0, -2.0, -2.0, -2.5, -2.5, -2.0, -2.0], [-3.0] * 8)  # looked at every other step
+    soft.history["loss"] = [1.5] * 6 + [0.5, 9.0]
+    assert discretisation_gap(soft) == 1.5, "of the steps that looked"
     assert "worse than the forward that found it (by 1.50 nats" in diagnose(soft)[0]
     assert discretisation_gap(chosen([-2.0] * 8, [-3.0] * 8)) is None
 

@@ -19,7 +19,7 @@ import stv_exp
 from stv_exp.report.__main__ import main
 from stv_exp.report.cells import plain
 from stv_exp.report.paired import paired
-from stv_exp.report.pay import queries_to_pay
+from stv_exp.report.pay import is_few_shot, queries_to_pay
 from stv_exp.report.runs import load
 from stv_exp.statistics import holm
 from tests.report_runs import write_run
@@ -122,6 +122,24 @@ def test_what_a_search_replaces_is_the_best_prompt_and_of_equally_good_ones_the_
     runs = pd.DataFrame(rows, columns=["method", "method.shots", "accuracy", "token_forwards.evaluation"])
     runs = runs.assign(model="m", task="t", seed=0, n=1, search_token_forwards=[0.0, 0.0, 0.0, 900.0])
     assert queries_to_pay(runs).tolist()[3] == 10
+
+
+def test_prompting_is_without_an_edit_and_asked_alike():
+    """LoRA beside demonstrations is no prompting, and of prompts with other labels or templates none is replaced."""
+    rows = [
+        ("few_shot", "none", 4, 0.0, 100.0),
+        ("few_shot", "none", 4, 0.3, 300.0),
+        ("lora", "lora", 4, 0.0, 900.0),
+        ("stv", "none", 0, 0.0, 10.0),
+        ("stv", "none", 0, 0.3, 10.0),
+        ("stv", "none", 0, 0.5, 10.0),
+    ]
+    names = ["method", "method.edit", "method.shots", "dataset.label_noise", "token_forwards.evaluation"]
+    runs = pd.DataFrame(rows, columns=names).assign(model="m", task="t", seed=0, n=1, accuracy=0.5)
+    runs["method.where"] = ["none", "none", "none", "all", "all", "all"]
+    runs = runs.assign(search_token_forwards=[0.0, 0.0, 0.0, 900.0, 900.0, 900.0])
+    assert is_few_shot(runs).tolist() == [True, True, False, False, False, False]
+    assert queries_to_pay(runs).fillna(0).tolist()[3:] == [10, 4, 0]
 
 
 def test_a_search_has_paid_once_its_queries_have_saved_what_it_cost(outputs):

@@ -196,7 +196,7 @@ def test_a_run_is_running_while_its_lock_is_held(tmp_path):
     assert unfinished(folder, status) == "Run bad was killed: the same command goes on from there."
 
 
-@pytest.mark.parametrize("way", [*WAYS, "step,reward\n1,2\n", "reward,reward_random\n", "reward,reward_random\n1,x\n"])
+@pytest.mark.parametrize("way", [*WAYS, "step,random\n1,2\n", "reward,reward_random\n", "reward,reward_random\n1,x\n"])
 def test_a_damaged_history_costs_its_curve(tmp_path, capsys, way):
     path = write_run(tmp_path, "bad", ["cat"], ["cat"]) / "history.csv"
     path.write_text("reward,reward_random\n" + "1,2\n" * 5 + "1,2")

@@ -124,6 +124,18 @@ def test_tasks_that_share_a_name_are_told_apart_by_what_differs(tmp_path, capsys
     assert pd.read_csv(folder / "paired.csv")["items"].tolist() == [0]
 
 
+def test_what_was_learned_from_is_another_row_of_the_same_task(tmp_path):
+    """Prompting has learned from nothing, and is compared with both."""
+    own = {"fit": {"root": "a"}, "dataset": {"fields": {}}}
+    for name, learned in (("one", "aa"), ("two", "bb")):
+        write_run(tmp_path, name, RIGHT, ["cat"], origin=origin() | {"learned": learned}, **own)
+    write_run(tmp_path, "few", RIGHT, ["cat"], origin=origin(), method={"name": "few_shot"}, **own)
+    folder = report(tmp_path)
+    assert tasks(folder) == ["toy/a"]
+    labels = set(pd.read_csv(folder / "table.csv")["method"])
+    assert labels == {"few_shot", "stv learned=aa", "stv learned=bb"}
+
+
 def test_the_same_ids_with_other_questions_are_another_task(tmp_path):
     write_run(tmp_path, "a", RIGHT, ["cat"])
     write_run(tmp_path, "b", RIGHT, ["cat"], question="What?", method=MTV)

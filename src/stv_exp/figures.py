@@ -210,7 +210,7 @@ def _drawn(name: str, figure: Figure, source: Source) -> Made:
         groups = {group: source.load(name, runs) for group, runs in figure.groups.items()}
         table, notes = grouped(name, groups, figure.costs)
         return table, _signatures(*groups.values()), [*notes, *(note for own in groups.values() for note in own.notes)]
-    loaded = source.load(name, figure.runs, Axes(tuple(figure.rows), tuple(figure.columns)))
+    loaded = source.load(name, figure.runs, Axes(tuple(figure.rows), tuple(figure.columns), values=(figure.value,)))
     draw = _picture if figure.picture else _table
     drawn, notes = draw(name, figure, loaded, source.outputs)
     return drawn, _signatures(loaded), [*notes, *loaded.notes]
@@ -227,7 +227,7 @@ def _picture(name: str, figure: Figure, loaded: Loaded, outputs: Path) -> tuple[
 
 def _table(name: str, figure: Figure, loaded: Loaded, outputs: Path) -> tuple[Table, list[str]]:
     if not figure.heads and not figure.report:
-        return pivot(loaded.runs, completed(loaded.axes, loaded.runs), figure.value)
+        return pivot(loaded.runs, completed(loaded.axes, loaded.runs), *loaded.axes.values)
     if figure.heads:
         tables, notes = heads.tables(loaded.runs, outputs, name)
     else:

@@ -85,11 +85,12 @@ def origin(config: Config) -> dict[str, Any]:
         return {"code": VERSIONS}
     method = Method.of(config)
     asked, learned = (sources(dataset, config.outputs) for dataset in (config.dataset, learned_from(config)))
-    data = _sign("data", asked, *([learned] if method.learns and learned != asked else []))
+    files = {"data": _sign("data", asked)}
+    files |= {"learned": _sign("data", learned)} if method.learns and learned != asked else {}
     has = {"effects": method.where.asks, "train": method.trains, "labels": config.dataset.label_noise > 0}
     code = VERSIONS | {stage: version for stage, version in SOME.items() if has[stage]}
     code |= method.versions()
-    return {"code": code, "model": fingerprint(config.model.name), "data": data}
+    return {"code": code, "model": fingerprint(config.model.name), **files}
 
 
 def _model(config: Config) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import tarfile
 from pathlib import Path
 
 from stv_exp.disk.files import damaged, read_json, replaced_file
+from stv_exp.disk.locks import locked
 from stv_exp.disk.study import Study
 from stv_exp.errors import StvError
 from stv_exp.interruption import guarded
@@ -52,14 +53,19 @@ def keep(study: Study, archive: Path) -> None:
     if not found:
         raise nothing(study.outputs, study.name)
     archive.parent.mkdir(parents=True, exist_ok=True)
-    files = (_held(archive) if archive.is_file() else {}) | found
+    with locked(archive):  # of two at once the second adds to what the first has written
+        runs = _write(archive, (_held(archive) if archive.is_file() else {}) | found)
+    print_line(f"Written to {archive}: {runs} runs, {archive.stat().st_size:,} bytes")
+
+
+def _write(archive: Path, files: dict[str, bytes]) -> int:
+    """Returns how many runs there are."""
     with replaced_file(archive) as new, tarfile.open(new, "w:xz", preset=9) as tar:
         for name in sorted(files, key=lambda name: (Path(name).name, name)):  # like beside like packs best
             entry = tarfile.TarInfo(name)  # of no time and nobody: the same runs are the same bytes
             entry.size = len(files[name])
             tar.addfile(entry, io.BytesIO(files[name]))
-    runs = len({Path(name).parent for name in files if Path(name).name == "status.json"})
-    print_line(f"Written to {archive}: {runs} runs, {archive.stat().st_size:,} bytes")
+    return len({Path(name).parent for name in files if Path(name).name == "status.json"})
 
 
 def _held(archive: Path) -> dict[str, bytes]:

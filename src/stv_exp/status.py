@@ -16,6 +16,7 @@ from stv_exp.disk.files import damaged, read_json
 from stv_exp.disk.locks import is_held
 from stv_exp.disk.study import Entry, Study
 from stv_exp.errors import StvError
+from stv_exp.interruption import guarded
 from stv_exp.progress import NAME, left
 from stv_exp.report.damage import DamagedError
 from stv_exp.report.folders import entries
@@ -130,4 +131,4 @@ def _lines(jobs: list[Job]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

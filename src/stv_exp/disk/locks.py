@@ -43,8 +43,8 @@ def process() -> dict[str, object]:
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": datetime.now().isoformat(" ", "seconds")}
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a living process holds the lock of `folder`."""
+def is_held(folder: Path) -> bool | None:
+    """Whether a living process holds the lock of `folder`; None where it can only be read, so that nobody can tell."""
     if not _path(folder).exists():
         return False
     try:
@@ -52,8 +52,8 @@ def is_held(folder: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # a folder that can only be read: nobody works on it
-        return False
+    except OSError:
+        return None
 
 
 def _acquire(lock: FileLock, folder: Path) -> None:

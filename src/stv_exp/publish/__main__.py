@@ -65,7 +65,8 @@ def _ending(outputs: Path, settings: TrackerConfig, new: int, old: int) -> str:
     count = f"{new} run{'s' * (new != 1)}"
     if settings.mode == "online":
         return f"{count} sent to the project {settings.project}; {old} there already."
-    sync, above = f"`wandb sync {outputs.name}/wandb/offline-run-*`", outputs.absolute().parent
+    whole = outputs.resolve()  # `.` has no name of its own
+    sync, above = f"`wandb sync {whole.name}/wandb/offline-run-*`", whole.parent
     here = "" if above == Path.cwd() else f" in {above}"
     return f"{count} written to {outputs / 'wandb'}; {old} there already. {sync}{here} sends them."
 

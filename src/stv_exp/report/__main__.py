@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from stv_exp.errors import StvError
+from stv_exp.interruption import guarded
 from stv_exp.report.axes import Axes
 from stv_exp.report.comparison import report
 from stv_exp.report.printing import folder, printed
@@ -52,4 +53,4 @@ def _keys(text: str) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

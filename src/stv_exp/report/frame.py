@@ -20,7 +20,8 @@ def runs(outputs: Path | str = "outputs", study: str | None = None) -> pd.DataFr
     without the model), `method`, `model` and `task` (told apart where one name stands for several), `seed`; every
     setting under its full key (`method.k`; a list as JSON) and every number of metrics.json (`accuracy`,
     `seconds.scan`), NaN where a run has none; `search_token_forwards` (all stages before the evaluation),
-    `queries_to_pay` (see `pay`), `bank` (signature), `code.<stage>` (version), `origin.model` and `origin.data`
+    `queries_to_pay` (see `pay`), `bank` (signature), `code.<stage>` (version), `origin.model`, `origin.data` and
+    `origin.learned`
     (digests of their files), `overrides` (of the command). Other folders are named in the log. Raises `StvError` where
     nothing is finished.
     """

@@ -20,7 +20,7 @@ from stv_exp.report.tables import in_order
 from stv_exp.report.text import listed, one_line
 
 PICTURES = ("accuracy.png", "k_and_m.png", "by_k.png", "cost.png", "stages.png", "rewards.png", "sensitivity.png")
-_CURVES = ["reward", "reward_random"]
+_CURVES = ["reward", "reward_random"]  # of which a search need not have the second
 _RANKED_BY = ("method.where", "method.sensitivity", "method.site", "model.name")
 
 
@@ -66,11 +66,11 @@ def _history(path: Path) -> dict[str, list[float]]:
         table = pd.read_csv(path)
         if "loss" in table and not {*_CURVES} & {*table}:
             return {}
-        columns = table[_CURVES].astype(float)
+        columns = table[[name for name in _CURVES if name == _CURVES[0] or name in table]].astype(float)
     except OSError as error:
         raise DamagedError(f"{path.name} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{path.name} is no table of {' and '.join(_CURVES)}") from error
+        raise DamagedError(f"{path.name} has no column {_CURVES[0]} of numbers") from error
     if columns.empty or columns.isna().any(axis=None):
         raise DamagedError(f"{path.name} is not whole")
     return {str(name): values.tolist() for name, values in columns.items()}

@@ -72,6 +72,8 @@ def _heads(runs: pd.DataFrame, outputs: Path) -> tuple[list[Heads], list[str]]:
 
 def _read(run: pd.Series, locations: list[tuple[int, ...]], outputs: Path) -> Heads:
     ranked = ranking(outputs / "stages" / f"bank-{run['bank']}")
+    if pd.isna(run.get("layers")) or pd.isna(run.get("heads")):
+        raise DamagedError("metrics.json says of no layers and heads; the run is of an earlier version")
     taken = np.zeros((int(run["layers"]), int(run["heads"])), dtype=bool)
     try:
         taken[tuple(np.array(locations).T)] = True

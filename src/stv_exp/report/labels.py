@@ -99,17 +99,21 @@ class Rows:
         return [f"{printable(short[key])}={shown(record.settings[key])}" for key in told]
 
     def _origin(self, record: Record, selected: Collection[str]) -> list[str]:
-        """Model and code, where they vary."""
+        """Model, code and the files that were learned from, where they vary."""
         name = _name(record) if MODEL in self.varying[record.method] else ""
         model = "" if MODEL in selected else "@".join(filter(None, (name, self._checkpoint(record))))
         version = self._version(record)
-        return [f"{key}={value}" for key, value in (("model", model), ("version", version)) if value]
+        told = (("model", model), ("version", version), ("learned", self._learned(record)))
+        return [f"{key}={value}" for key, value in told if value]
 
     def _model(self, record: Record) -> str:
         return "@".join(filter(None, (_name(record), self._checkpoint(record)))) or UNKNOWN
 
     def _checkpoint(self, record: Record) -> str:
         return printable(record.model) if len(self._checkpoints[_text(record, MODEL)]) > 1 else ""
+
+    def _learned(self, record: Record) -> str:
+        return printable(record.learned) if len(self._files[_learned_from(record)] - {""}) > 1 else ""
 
     def _version(self, record: Record) -> str:
         """Of the stages whose version varies: `3`, or `scan2+run3` where they are not the same."""
@@ -125,6 +129,13 @@ class Rows:
         found = defaultdict(set)
         for record in self.records:
             found[_text(record, MODEL)].add(record.model)
+        return found
+
+    @cached_property
+    def _files(self) -> dict[str, set[str]]:
+        found = defaultdict(set)
+        for record in self.records:
+            found[_learned_from(record)].add(record.learned)
         return found
 
     @cached_property
@@ -158,6 +169,12 @@ def _is_own(key: str) -> bool:
 def _is_source(key: str) -> bool:
     """Whether a setting says what a method has learned from, where that is not what it is asked about."""
     return key.startswith("fit.")
+
+
+def _learned_from(record: Record) -> str:
+    """The settings that say which files a run has learned from, and the files that it was asked about."""
+    names = {key: value for key, value in record.settings.items() if key.startswith(("fit.", "dataset."))}
+    return json.dumps([names, record.data], sort_keys=True, default=str)
 
 
 def _learns(record: Record) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
 from stv_exp.errors import StvError
 from stv_exp.report.cells import probability, spread
-from stv_exp.report.pay import most_shots_first
+from stv_exp.report.pay import conditions, most_shots_first
 from stv_exp.report.tables import Table, by_model, in_order
 from stv_exp.report.text import in_size, listed, one_line
 from stv_exp.statistics import Comparison, compare, holm
@@ -31,11 +31,11 @@ def paired(runs: pd.DataFrame, predictions: pd.DataFrame, against: str | None = 
     """One row a method and model: its difference to the baseline of its model on the items that both have answered.
 
     Items are paired by task, seed and id, then averaged over seeds. The baseline is `against` (a label, a method or the
-    beginning of a label), else few-shot prompting with the most demonstrations, else the best method. `p (Holm)` is
-    corrected for the number of rows. With a sentence on models without a baseline; raises `StvError` where no model has
-    one, or one has several.
+    beginning of a label), else few-shot prompting that was asked most nearly as the method was (`conditions`), with the
+    most demonstrations, else the best method. `p (Holm)` is corrected for the number of rows. With a sentence on models
+    without a baseline; raises `StvError` where no model has one, or one has several.
     """
-    baselines = {model: _baseline(block, against) for model, block in by_model(runs)}
+    baselines = {model: _baselines(block, against) for model, block in by_model(runs)}
     if not any(baselines.values()):
         labels = [label for label, _ in in_order(runs)]
         raise StvError(f"--against {one_line(against)} is none of the methods; choose one of {', '.join(labels)}.")
@@ -43,31 +43,41 @@ def paired(runs: pd.DataFrame, predictions: pd.DataFrame, against: str | None = 
     corrected = iter(holm([pair.found.p for pair in pairs if pair.found]))
     rows = [[pair.model, pair.method, pair.against, *_cells(pair.found, corrected)] for pair in pairs]
     table = Table("paired", _TITLE, ["model", *HEADERS], rows, by=1, told=("against", "items"))
-    without = [model for model, baseline in baselines.items() if baseline is None]
+    without = [model for model, own in baselines.items() if not own]
     return table.varying(), [f"No run of {listed(without)} is one of {against}: its methods are not paired."] * bool(
         without
     )
 
 
-def _pairs(model: str, block: pd.DataFrame, predictions: pd.DataFrame, baseline: str | None) -> Iterator[_Pair]:
-    if baseline is None:
-        return
+def _pairs(model: str, block: pd.DataFrame, predictions: pd.DataFrame, baselines: Mapping[str, str]) -> Iterator[_Pair]:
     variants = dict(zip(block["label"], block["variant"], strict=True))
     own = predictions[predictions["label"].isin(list(variants))]
     items = own.pivot(index=["task", "seed", "id"], columns="label", values="correct")
     for label, _ in in_order(block):
-        if label != baseline:
+        if (baseline := baselines.get(label, label)) != label:
             both = items[[label, baseline]].dropna().astype(float).groupby(["task", "id"]).mean()
             found = None if both.empty else compare(both[label].tolist(), both[baseline].tolist())
             yield _Pair(model, variants[label], variants[baseline], found)
 
 
-def _baseline(block: pd.DataFrame, against: str | None) -> str | None:
-    """The label of a model's runs that the others are compared with, None where it has none of those asked for."""
+def _baselines(block: pd.DataFrame, against: str | None) -> dict[str, str]:
+    """By label of a model's runs, the one that it is compared with; empty where there is none of those asked for."""
+    labels, few = [label for label, _ in in_order(block)], most_shots_first(block)
     if against is not None:
-        return _asked(block, against)
-    few = most_shots_first(block)["label"]
-    return in_order(block)[-1][0] if few.empty else str(few.iloc[0])
+        baseline = _asked(block, against)
+        return dict.fromkeys(labels, baseline) if baseline else {}
+    if few.empty:
+        return dict.fromkeys(labels, labels[-1])
+    return {label: _nearest(block[block["label"] == label], few) for label in labels}
+
+
+def _nearest(own: pd.DataFrame, few: pd.DataFrame) -> str:
+    """The prompting that shares most of a label's runs in task, seed and `conditions`, the first of those that do."""
+    same = ["task", "seed", *conditions(own)]
+    shared = few.reset_index(drop=True).reset_index().merge(own[same], on=same)["index"]
+    labels = few["label"].reset_index(drop=True)
+    counts = shared.map(labels).value_counts()
+    return str(max(labels.unique(), key=lambda label: counts.get(label, 0)))  # of as many the first
 
 
 def _asked(block: pd.DataFrame, against: str) -> str | None:

@@ -37,7 +37,7 @@ UNKNOWN = "unknown"  # of runs of 0.2, which did not record it
 _LINE = {"id": is_name, "question": is_text, "answers": is_texts, "prediction": is_text, "correct": is_share}
 _BEHIND = "demonstration_ids"
 _MANIFEST = {"seed": is_whole, "signature": optional(is_name), "inputs.bank": optional(is_name)}
-_ORIGIN = {"origin.model": optional(is_name), "origin.data": optional(is_text)}
+_ORIGIN = {"origin.model": optional(is_name), "origin.data": optional(is_text), "origin.learned": optional(is_text)}
 _NAMES = {"method.name": is_name, "dataset.name": is_name, "dataset.task": is_name}
 _CHOICES = ("where", "what", "how", "edit")
 _METRICS = {
@@ -57,7 +57,9 @@ class Record:
 
     `items` has a row a query: id, question, answers, prediction, correct (its score in 0-1), demonstration_ids. `code`
     has the version of each stage that the run needed (empty: unknown). `asked` is a digest of the questions and their
-    right answers: the same ids may be of other data. `overrides` are its command's.
+    right answers: the same ids may be of other data. `data` is a digest of the files behind the task, `learned` of
+    those that a method has learned from where they are others. `overrides` are its command's.
+    `unscored` says why the metric that was asked for cannot score its answers (empty: it can).
     """
 
     folder: Path
@@ -66,9 +68,11 @@ class Record:
     code: Mapping[str, int]
     model: str
     data: str
+    learned: str
     bank: str | None
     numbers: Mapping[str, float]
     items: pd.DataFrame
+    unscored: str
     asked: str
     overrides: Sequence[str]
 
@@ -85,7 +89,7 @@ class Record:
 def read(folder: Path, status: Mapping[str, Any], metric: str | None = None) -> Record | None:
     """The run in `folder`, which is done, its predictions scored anew with `metric`; None for a job without a method.
 
-    Raises `DamagedError`, and `StvError` for answers that the metric cannot score.
+    Raises `DamagedError`.
     """
     _check_checksums(folder, status)
     manifest = _values(folder / "manifest.json")
@@ -95,6 +99,7 @@ def read(folder: Path, status: Mapping[str, Any], metric: str | None = None) -> 
     _check_manifest(folder, manifest, settings)
     metrics = _metrics(folder / "metrics.json")
     lines = _lines(folder, int(metrics["n"]))
+    scores, unscored = _scores(lines, metric, folder)
     return Record(
         folder=folder,
         settings=settings,
@@ -102,9 +107,11 @@ def read(folder: Path, status: Mapping[str, Any], metric: str | None = None) -> 
         code=_code(manifest, settings, metrics),
         model=manifest.get("origin.model") or UNKNOWN,
         data=UNKNOWN if manifest.get("origin.data") is None else manifest["origin.data"],
+        learned=manifest.get("origin.learned") or "",
         bank=manifest.get("inputs.bank"),
         numbers={k: float("nan") if v is None else v for k, v in metrics.items() if v is None or is_number(v)},
-        items=_items(lines, [_score(line, metric, folder) for line in lines]),
+        items=_items(lines, scores),
+        unscored=unscored,
         asked=_digest([[line["id"], line["question"], line["answers"]] for line in lines]),
         overrides=_overrides(folder / "overrides.yaml"),
     )
@@ -195,14 +202,16 @@ def _items(lines: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> pd.Da
     return pd.DataFrame(columns, dtype=object).assign(correct=list(scores))
 
 
-def _score(line: Mapping[str, Any], metric: str | None, folder: Path) -> float:
-    if metric is None:
-        return float(line["correct"])
-    try:
-        return METRICS[metric](line["prediction"], line["answers"])
-    except StvError as error:
-        query, run = one_line(line["id"]), one_line(folder.name)
-        raise StvError(f"Query {query} of the run {run} cannot be scored: {one_line(error)}") from error
+def _scores(lines: Sequence[Mapping[str, Any]], metric: str | None, folder: Path) -> tuple[list[float], str]:
+    """As they were recorded, or anew; and why the metric cannot score them, which is no matter where nobody asks."""
+    recorded, scores = [float(line["correct"]) for line in lines], list[float]()
+    for line in lines if metric else []:
+        try:
+            scores.append(METRICS[metric or ""](line["prediction"], line["answers"]))
+        except StvError as error:
+            query, run = one_line(line["id"]), one_line(folder.name)
+            return recorded, f"Query {query} of the run {run} cannot be scored: {one_line(error)}"
+    return scores or recorded, ""
 
 
 def _digest(questions: list[list[Any]]) -> str:

@@ -75,6 +75,8 @@ def labelled(found: Found, question: Question) -> Loaded:
     runs = runs.assign(queries_to_pay=queries_to_pay(runs))  # also against prompting that is not to be shown
     axes, kept = question.axes.resolved(runs), chosen(runs, question.where)
     records, tasks = list(compress(records, kept)), list(compress(tasks, kept))
+    if unscored := next((record.unscored for record in records if record.unscored), ""):
+        raise StvError(unscored)
     rows = Rows(records, tasks, () if question.metric is None else ("dataset.metric",))
     selection.check_keys(question.select, {name for own in rows.varying.values() for name in own})
     labels = rows.labels(question.select)

@@ -39,11 +39,11 @@ def unfinished(folder: Path, status: Mapping[str, Any]) -> str | None:
 
 
 def is_alive(folder: Path, status: Mapping[str, Any]) -> bool:
-    """Whether a run goes on: its lock is held, or another machine, whose locks may not show here, has just told."""
-    if is_held(folder):
+    """Whether a run goes on: its lock is held, or it has just told where locks do not (another machine, no access)."""
+    if held := is_held(folder):
         return True
-    elsewhere = status["state"] == "running" and status.get("host") != process()["host"]
-    return elsewhere and _is_fresh(read_json(folder / NAME) or {})
+    unsure = held is None or status.get("host") != process()["host"]
+    return unsure and status["state"] == "running" and _is_fresh(read_json(folder / NAME) or {})
 
 
 def _is_fresh(progress: Mapping[str, Any]) -> bool:

@@ -21,7 +21,8 @@ def reward_curves(histories: Mapping[str, Sequence[Mapping[str, Sequence[float]]
     figure, axes = panels(len(shown), _WIDTH + (1.4 if len(shown) == 1 else 0), 1.9, same_rows=True)
     for panel, (label, runs) in zip(axes, shown, strict=True):
         for name, colour, style, words in _LINES:
-            _curve(panel, [_smooth(run[name]) for run in runs], colour, style, words)
+            if all(name in run for run in runs):
+                _curve(panel, [_smooth(run[name]) for run in runs], colour, style, words)
         titled(panel, label, _WIDTH)
     for panel in axes[-MOST:]:
         panel.set_xlabel("step")

@@ -2,22 +2,24 @@
 
 const order = new Intl.Collator(undefined, { numeric: true });
 
-/** Numbers by size, names by their letters and the numbers in them, what is missing last. */
-function compare(a, b) {
+/** Numbers by size, names by their letters and the numbers in them, the other way round if it `falls`; what is no number last. */
+function compare(a, b, falls) {
   const [x, y] = [a, b].map((text) => parseFloat(text.replace(/^[[<+ ]+/, "").replace(/,/g, "")));
   const [named, other] = [Number.isNaN(x), Number.isNaN(y)];
-  if (!named && !other && x !== y) return x - y;
-  return named === other ? order.compare(a, b) : named - other;
+  if (named !== other) return named - other;
+  const sign = falls ? -1 : 1;
+  return sign * (!named && x !== y ? x - y : order.compare(a, b));
 }
 
 function sort(header) {
-  const falls = header.getAttribute("aria-sort") === "descending" || header.getAttribute("aria-sort") === "none" && header.cellIndex === 0;
+  const state = header.getAttribute("aria-sort");
+  const falls = !(state === "descending" || (state === "none" && header.cellIndex === 0));
   const body = header.closest("table").tBodies[0];
   const text = (row) => row.cells[header.cellIndex].textContent.trim();
-  const rows = [...body.rows].sort((a, b) => compare(text(a), text(b)));
+  const rows = [...body.rows].sort((a, b) => compare(text(a), text(b), falls));
   for (const other of header.parentNode.cells) other.setAttribute("aria-sort", "none");
-  header.setAttribute("aria-sort", falls ? "ascending" : "descending");
-  body.append(...(falls ? rows : rows.reverse()));
+  header.setAttribute("aria-sort", falls ? "descending" : "ascending");
+  body.append(...rows);
 }
 
 for (const button of document.querySelectorAll(".sortable thead button")) {
