@@ -66,6 +66,18 @@ def test_shares_of_answers_are_those_of_each_split(config, capsys, stamps):
     assert "20x20 to 29x20" in said
 
 
+def test_validation_is_looked_at_too(config, capsys, stamps):
+    config = with_dataset(config, "tuxpaint", "category", root=str(stamps))
+    config = replace(config, dataset=replace(config.dataset, validation=5))
+    check_data(config)
+    counts = {row[1]: row[2] for line in capsys.readouterr().out.splitlines() if len(row := line.split("│")) > 3}
+    assert {name.strip(): int(n) for name, n in counts.items() if n.strip().isdigit()} == {
+        "support": 15,
+        "validation": 5,
+        "eval": 10,
+    }
+
+
 @pytest.mark.parametrize("all_of_them", [False, True])
 def test_broken_pictures_are_counted_and_refused_by_name(config, capsys, stamps, all_of_them):
     for path in stamps.glob("*/*.png" if all_of_them else "a/3.png"):

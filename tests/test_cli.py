@@ -62,6 +62,13 @@ def test_shots_that_do_not_fit_the_context_are_refused(tmp_path):
     )
 
 
+def test_what_is_refused_leaves_no_run(tmp_path):
+    """Nor does a job that makes none: an empty folder would be called a damaged run."""
+    assert stv_exp(*SMOKE, "method=few_shot", "policy.steps=5", cwd=tmp_path).returncode == 1
+    assert stv_exp("+experiment=check_data", "dataset=words", "dataset.task=antonym", cwd=tmp_path).returncode == 0
+    assert not list(tmp_path.glob("outputs/runs/*"))
+
+
 def test_an_unknown_experiment_is_refused_with_the_choices(tmp_path):
     done = stv_exp("+experiment=smok", cwd=tmp_path)
     assert done.returncode == 1 and "experiment=smok is unknown; choose one of" in done.stderr

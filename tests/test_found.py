@@ -194,6 +194,13 @@ def test_a_classifier_is_refused_where_it_learns_other_labels_than_it_is_asked_f
         run(config, [])
 
 
+def test_validation_of_other_labels_is_no_choice_between_the_tasks_own():
+    words = ["method=mean", *SMALL, "method.k=5", "dataset.task=shape-shared-3", "fit.task=shape-shared-0"]
+    config = configure(*words, "dataset.metric=likelihood", "dataset.validation=4")
+    with pytest.raises(StvError, match=r"dataset\.validation is of what is learned from, .* use exact_match or"):
+        run(config, [])
+
+
 class Flat(Where):
     asks = ("scan.shots",)
 

@@ -107,6 +107,14 @@ def test_answers_may_lie_inside_objects_as_those_of_vizwiz_on_the_hub_do(dataset
     assert task.support[0].answers == (("a cat",) if cell == {"answer": "a cat"} else ("a cat", "cat"))
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_question_and_answer_may_lie_in_one_object(dataset, tmp_path, streaming):
+    root = saved(tmp_path / "saved", {"qa": [{"question": "which?", "answer": "cat"}] * 12})
+    fields = FieldsConfig(image="", question="qa.question", answer="qa.answer")
+    example = columns.load(replace(dataset, root=root, fields=fields, streaming=streaming)).support[0]
+    assert (example.question, example.answers) == ("which?", ("cat",))
+
+
 @pytest.mark.parametrize("answer", ["answers", "answers.reply"])
 def test_a_column_of_objects_is_refused_with_a_key_that_it_has(dataset, tmp_path, answer):
     root = saved(tmp_path / "saved", {"answers": [VOTES] * 12})

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from stv_exp.check_config import checked
 from stv_exp.config import BankConfig, Config
 from stv_exp.errors import StvError
 from stv_exp.methods.method import Method
@@ -79,6 +80,11 @@ def test_a_member_learns_from_its_own_queries_and_the_mean_of_all_is_inserted(ba
     torch.testing.assert_close(module.how.decide(module), module.logits.softmax(-1).mean(0))
 
 
+def test_debug_makes_an_ensemble_as_small_as_its_queries(searched):
+    config = with_method(replace(searched, policy=replace(searched.policy, members=2), debug=True), how="ensemble")
+    assert checked(checked(config)).policy.members == 1
+
+
 def test_settings_that_mean_nothing_are_refused(searched):
     def check(config: Config, **policy: object) -> None:
         Method.of(replace(config, policy=replace(config.policy, **policy))).check()
@@ -88,5 +94,7 @@ def test_settings_that_mean_nothing_are_refused(searched):
             check(replace(searched, bank=BankConfig(False)), **{key: 0.5})
     with pytest.raises(StvError, match=r"method\.where=all does not go with .*a where that ranks"):
         check(with_method(searched, where="all"), prior=1.0)
+    with pytest.raises(StvError, match=r"a where that ranks"):  # a function vector's candidates lie elsewhere
+        check(with_method(searched, where="indirect_effect", what="function_vector"), prior=1.0)
     with pytest.raises(StvError, match=r"policy\.queries=4 cannot be divided among policy\.members=3"):
         check(with_method(searched, how="ensemble"), members=3)

@@ -55,7 +55,7 @@ def _debugged(config: Config) -> Config:
     pairs = min(config.scan.pairs, max(_FEW, method.m))
     validation = min(config.dataset.validation, 2)  # which the support gives
     examples = validation + max(_FEW, config.scan.shots + 1, method.shots + 1)
-    most = {"steps": 4, "queries": 1, "samples": 2, "selection_draws": 2, "selection_items": 2}
+    most = {"steps": 4, "queries": 1, "members": 1, "samples": 2, "selection_draws": 2, "selection_items": 2}
     few = {name: min(getattr(policy, name), n) for name, n in most.items()}
     return replace(
         config,

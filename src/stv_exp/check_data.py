@@ -17,6 +17,7 @@ from stv_exp.config import Config
 from stv_exp.data.broken import listed
 from stv_exp.data.loader import load_task
 from stv_exp.data.task import Example, Task
+from stv_exp.disk.files import replaced_file
 from stv_exp.errors import StvError, printable
 from stv_exp.report.sheet import image_sheet
 
@@ -41,7 +42,7 @@ class Contents:
 def check_data(config: Config) -> Path:
     """Print counts and answers of `config.dataset` and write its image sheet, whose path is returned.
 
-    Every picture of the two splits is decoded once, and whatever is broken is listed, not the first alone. Raises
+    Every picture of the splits is decoded once, and whatever is broken is listed, not the first alone. Raises
     `StvError` where the dataset cannot be loaded, with what to download, and after the list.
     """
     # Answers and file names are shown as they are, also where they look like rich's markup.
@@ -52,13 +53,15 @@ def check_data(config: Config) -> Path:
         except StvError:  # so many are broken that too few are left, or a file is as a whole
             _list(console, broken)
             raise
-    splits = [_contents("support", task.support), _contents("eval", task.evaluation)]
+    parts = {"support": task.support, "validation": task.validation, "eval": task.evaluation}
+    splits = [_contents(split, examples) for split, examples in parts.items() if examples or split != "validation"]
     console.print(_counts(task, splits))
     console.print(_answers(task))
     path = _sheet_path(config)
     if shown := [example for split in splits for example in split.whole[:SHOWN]]:
-        image_sheet(shown).save(path)
-        _say(console, f"Written to {path}: the first examples of both splits")
+        with replaced_file(path) as new:
+            image_sheet(shown).save(new, "PNG")
+        _say(console, f"Written to {path}: the first examples of each split")
     total = len(broken) + sum(len(split.examples) for split in splits)
     broken += [sentence for split in splits for sentence in split.broken]
     _list(console, broken)
@@ -115,7 +118,7 @@ def _sizes(sizes: Sequence[tuple[int, int]]) -> str:
 
 
 def _answers(task: Task) -> Table:
-    """The most frequent first answers of both splits together."""
+    """The most frequent first answers of support and eval together."""
     found = [Counter(e.answers[0] for e in examples) for examples in (task.support, task.evaluation)]
     known = f"{len(task.labels)} labels" if task.labels else "open answers"
     table = Table()

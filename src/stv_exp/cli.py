@@ -134,6 +134,14 @@ def _arrived(folder: str, modules: list[str]) -> Job:
 
 
 def _job(cfg: DictConfig) -> float | None:
+    try:
+        return _done(cfg)
+    finally:
+        with suppress(OSError):  # of a run that is there it is not empty
+            Path(HydraConfig.get().runtime.output_dir).rmdir()  # Hydra makes it, and a report would call it damaged
+
+
+def _done(cfg: DictConfig) -> float | None:
     config, overrides = to_config(cfg), list(HydraConfig.get().overrides.task)
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
     if config.job == "run" and not sweeping:
@@ -162,8 +170,6 @@ def _plan(config: Config, sweeping: bool) -> None:
     from stv_exp import jobs
     from stv_exp.plan import show_plan
 
-    with suppress(OSError):  # of a run that is there it is not empty
-        Path(HydraConfig.get().runtime.output_dir).rmdir()  # Hydra makes it, and a report would name it as damaged
     if sweeping:
         sweeper = HydraConfig.get().runtime.choices["hydra/sweeper"]
         raise StvError(

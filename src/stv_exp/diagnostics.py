@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from statistics import fmean, stdev
 
 from stv_exp.artefacts.chosen import Chosen
@@ -24,15 +25,15 @@ def diagnose(chosen: Chosen | None, predictions: Sequence[Prediction] = (), opti
 
 
 def discretisation_gap(chosen: Chosen) -> float | None:
-    """Reward of a search's own forward less that of its discrete choice, in the last quarter of steps.
+    """Reward of a search's own forward less that of its discrete choice, in the last quarter of its looks.
 
     None for searches whose forward is discrete by construction (they have no loss), and for what ends in a mixture.
     """
     loss, reward = (chosen.history.get(name, []) for name in ("loss", "reward"))
     if not (loss and reward) or chosen.weights is not None:
         return None
-    last = max(1, len(loss) // 4)
-    return -fmean(loss[-last:]) - fmean(reward[-last:])
+    looks = [next(own) for _, own in groupby(zip(loss, reward, strict=True), key=lambda step: step[1])]
+    return fmean(-at_look - found for at_look, found in looks[-max(1, len(looks) // 4) :])
 
 
 def _lost_when_discrete(chosen: Chosen) -> str | None:
@@ -52,16 +53,18 @@ def _no_insertion(chosen: Chosen) -> str | None:
 
 
 def _no_better_than_random(chosen: Chosen) -> str | None:
-    """Paired over the last quarter of steps: both draws answered the same queries."""
+    """Paired over the last quarter of looks: both draws answered the same queries. Curves repeat one until the next."""
     reward, random = (chosen.history.get(name, []) for name in ("reward", "reward_random"))
     if not (reward and random):  # a search need not draw at random too
         return None
-    gains = [a - b for a, b in zip(reward, random, strict=True)][-max(2, len(reward) // 4) :]
+    looks = [pair for pair, _ in groupby(zip(reward, random, strict=True))]
+    gains = [found - drawn for found, drawn in looks[-max(2, len(looks) // 4) :]]
     if len(gains) < 2 or fmean(gains) > 2 * stdev(gains) / len(gains) ** 0.5:
         return None
     return (
-        f"The policy's reward is no better than that of random candidates (by {fmean(gains):+.3f} in the last "
-        f"{len(gains)} steps): the reward is too sparse, the steps are too few, or one candidate was already enough."
+        f"The policy's reward is no better than that of random candidates (by {fmean(gains):+.3f} the last "
+        f"{len(gains)} times that it was measured): the reward is too sparse, the steps are too few, or one candidate "
+        "was already enough."
     )
 
 

@@ -117,7 +117,7 @@ def _draw(dataset: Dataset, split: str, n: int, config: DatasetConfig, last: boo
     indices = (indices[::-1] if last else indices)[:n]
     paths = _paths(dataset.column_names, config)
     with _explained(config):
-        columns = dataset.select_columns([path[0] for path in paths.values()]).select(indices)[:]
+        columns = dataset.select_columns([*dict.fromkeys(path[0] for path in paths.values())]).select(indices)[:]
     undecoded, schema = dataset.with_format("arrow"), dataset.features.arrow_schema
     single = frozenset(name for name in _image_columns(config) if not hasattr(schema.field(name).type, "value_type"))
     texts = ({name: inside(columns[first][i], keys) for name, (first, *keys) in paths.items()} for i in range(n))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from stv_exp.methods.search import Problem, Search
 
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 class Incumbent(Search):
-    """Of the choice that is held and `policy.samples` others, each step keeps the best on its queries."""
+    """Of the choice that is held and `policy.samples` others, each step keeps the best on its queries.
+
+    `reward` is that of the choice held before, which these queries have not chosen.
+    """
+
+    drawn_at_random: ClassVar[bool] = False  # whether the others are, so that they are what a search has to beat
 
     reads = (*Search.reads, "policy.samples", "bank.identity")
 
@@ -38,7 +43,8 @@ class Incumbent(Search):
         tried = self.others(problem, held)
         rewards = problem.rewards(queries, torch.cat([held[None], tried])[None]).mean(0)
         best = int(rewards.argmax())
-        problem.record(reward=rewards[best].item(), reward_random=rewards[1:].mean().item())
+        random = {"reward_random": rewards[1:].mean().item()} if self.drawn_at_random else {}
+        problem.record(reward=rewards[0].item(), **random)
         if best:
             logits.zero_().scatter_(-1, tried[best - 1][:, None], 1.0)
 

@@ -155,6 +155,12 @@ def check(task: Task, config: Config) -> None:
         raise StvError(
             f"dataset.metric=likelihood needs a closed set of labels, and {task.name} has none; use exact_match."
         )
+    others = sorted({answer for query in task.validation for answer in query.answers} - {*task.labels})
+    if config.dataset.metric == "likelihood" and others:
+        raise StvError(
+            f"dataset.validation is of what is learned from, whose answers are no labels of {task.name}, such as "
+            f"{others[0]!r}; dataset.metric=likelihood chooses among these, so use exact_match or dataset.validation=0."
+        )
     score = metric(config.dataset.metric)
     for query in (*task.evaluation, *task.validation):
         try:

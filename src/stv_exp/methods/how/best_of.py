@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class BestOf(Incumbent):
     """Best of N: `policy.samples` random choices a step against the best so far, on the step's queries."""
 
+    drawn_at_random = True
+
     def others(self, problem: Problem, held: Tensor) -> Tensor:
         """Choices drawn uniformly at every location."""
         alike = problem.logits.detach() * 0

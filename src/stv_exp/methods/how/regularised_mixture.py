@@ -26,7 +26,8 @@ class RegularisedMixture(Mixture):
 
     def start(self, bank: Bank) -> Tensor:
         logits = super().start(bank)
-        if (prior := self.config.policy.prior) and bank.scores is not None:
+        if prior := self.config.policy.prior:
+            assert bank.scores is not None, "of a where that ranks, see `needs`"
             scores = bank.scores[tuple(bank.locations.T)]
             logits[:, -1] -= prior * (scores - scores.mean()) / (scores.std(correction=0) + 1e-8)
         return logits
@@ -51,7 +52,7 @@ class RegularisedMixture(Mixture):
         return shares
 
     def needs(self, where: Where, what: What, how: How) -> str | None:
-        if not self.config.policy.prior or type(where).scores is not Where.scores:
+        if not self.config.policy.prior or (type(where).scores is not Where.scores and not what.moves_to):
             return None
         return "a where that ranks, such as where=sensitivity with all of the model's locations, or policy.prior=0"
 
