@@ -6,15 +6,19 @@ import json
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from stv_exp.disk.files import replaced_file, write_text
 from stv_exp.disk.locks import is_held, locked
 from stv_exp.disk.study import Entry, Study
+from stv_exp.report import comparison
 from tests import faults
 from tests.forked import run, start
+from tests.report_runs import write_run
 
 RUN = ["+experiment=smoke", "tracker=none", "method=zero_shot", "study=mine"]
 
@@ -59,6 +63,29 @@ def test_tables_that_cannot_be_written_are_no_success(tmp_path):
     (folder / "runs.csv/own").mkdir(parents=True)
     done = run(tmp_path, *RUN)
     assert done.returncode == 1 and "accuracy" in done.text and "The tables could not be written" in done.stderr
+
+
+def test_a_run_that_ends_while_a_table_is_drawn_is_news_to_it(tmp_path, monkeypatch):
+    """A table is as old as its runs were read, not as it was written."""
+    study = Study(tmp_path, "mine")
+    for name in ("first", "second"):
+        write_run(tmp_path, name, ["cat"], ["cat"], seed=len(name))
+        study.add(name, Entry(name))
+    hidden = (tmp_path / "runs/second").rename(tmp_path / "second")
+    written = comparison.Page.write
+
+    def while_drawn(*arguments):
+        time.sleep(0.05)
+        hidden.rename(tmp_path / "runs/second")
+        (tmp_path / "runs/second/status.json").touch()
+        written(*arguments)
+
+    monkeypatch.setattr(comparison.Page, "write", while_drawn)
+    comparison.report(tmp_path, "mine", printed=False)
+    assert len(pd.read_csv(study.folder / "runs.csv")) == 1 and not study.is_drawn
+    monkeypatch.setattr(comparison.Page, "write", written)
+    comparison.report(tmp_path, "mine", printed=False)
+    assert len(pd.read_csv(study.folder / "runs.csv")) == 2 and study.is_drawn
 
 
 def test_an_entry_waits_for_whoever_clears_the_study_up(tmp_path):

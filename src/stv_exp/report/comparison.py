@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,10 +38,11 @@ def report(outputs: Path, study: str | None = None, question: Question | None = 
     if not entries(outputs / "runs") or not (study is None or entries(base)):
         raise nothing(outputs, study)
     with held(base) as obstacle:
+        began = time.time()
         loaded = load(outputs, study, question)
         page = None if loaded.runs.empty else _page(loaded, outputs, study, question)
         if page is not None and obstacle is None:
-            obstacle = _written(page, folder)
+            obstacle = _written(page, folder, began)
     if page is None:
         for note in loaded.notes:
             print_line(f"note: {note}")
@@ -95,10 +97,10 @@ def tables(loaded: Loaded, title: str, against: str | None = None) -> tuple[list
     return [table for table in made if table.rows], notes
 
 
-def _written(page: Page, folder: Path) -> OSError | None:
+def _written(page: Page, folder: Path, read_at: float) -> OSError | None:
     """Write the page; what keeps it from being written, so that it is printed first."""
     try:
-        page.write(folder)
+        page.write(folder, read_at)
     except OSError as error:
         return error
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -40,8 +41,11 @@ class Page:
     predictions: pd.DataFrame | None = None
     pictures: Mapping[str, Figure] = field(default_factory=dict)
 
-    def write(self, folder: Path) -> None:
-        """Write everything; a whole report removes what an earlier one has written and this one has not."""
+    def write(self, folder: Path, read_at: float) -> None:
+        """Write everything; a whole report removes what an earlier one has written and this one has not.
+
+        `runs.csv` is as old as its runs were read, `read_at`: what has ended since is news to it.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         for table in self.tables:
             _write_table(folder, table)
@@ -52,6 +56,7 @@ class Page:
             self._remove_others(folder)
             # Last: by its age a study is known to be drawn, and drawn whole.
             write_text(folder / "runs.csv", self.runs.drop(columns=["folder"]).to_csv(index=False))
+            os.utime(folder / "runs.csv", (read_at, read_at))
 
     def show(self) -> None:
         """Print tables and sentences."""
