@@ -7,10 +7,9 @@ import sys
 from importlib import import_module
 
 from stv_exp.data.files import expanded
-from stv_exp.errors import StvError
 from stv_exp.interruption import guarded
+from stv_exp.report.printing import written
 from stv_exp.report.screen import print_line
-from stv_exp.report.text import said
 
 _BY_MODEL = {"qwen_vl": "stv_exp.models.qwen_vl_v1.weights"}  # modules with `convert(folder)`, which says what it did
 
@@ -21,12 +20,8 @@ def main() -> int:
     parser.add_argument("model", choices=_BY_MODEL, help="whose published format the folder has")
     parser.add_argument("folder", help="a downloaded repository: config.json, the weights, the tokenizer's file")
     given = parser.parse_args()
-    try:
-        print_line(import_module(_BY_MODEL[given.model]).convert(expanded(given.folder)))
-    except (StvError, OSError) as error:
-        print(f"Error: {said(error, 'the folder')}", file=sys.stderr)
-        return 1
-    return 0
+    convert = import_module(_BY_MODEL[given.model]).convert
+    return written(lambda: print_line(convert(expanded(given.folder))), "the folder")
 
 
 if __name__ == "__main__":

@@ -29,12 +29,12 @@ from stv_exp.report.cells import is_number
 from stv_exp.report.grouped import grouped
 from stv_exp.report.page import write_picture
 from stv_exp.report.pivot import completed, pivot
-from stv_exp.report.printing import folder
+from stv_exp.report.printing import folder, written
 from stv_exp.report.question import Question
 from stv_exp.report.runs import Loaded, find, labelled
 from stv_exp.report.screen import print_line
 from stv_exp.report.tables import Table
-from stv_exp.report.text import markdown, one_line, said
+from stv_exp.report.text import markdown, one_line
 
 if TYPE_CHECKING:  # tables need no pictures
     from matplotlib.figure import Figure as Picture
@@ -107,12 +107,7 @@ def main() -> int:
     parser.add_argument("folder", type=folder, help=f"a study's folder with {SPEC} and {README}")
     parser.add_argument("outputs", nargs="?", default="outputs", type=folder, help="outputs folder (default: outputs)")
     given = parser.parse_args()
-    try:
-        draw(given.folder, given.outputs)
-    except (StvError, OSError) as error:
-        print(f"Error: {said(error, str(given.folder))}", file=sys.stderr)
-        return 1
-    return 0
+    return written(lambda: draw(given.folder, given.outputs), str(given.folder))
 
 
 def draw(study: Path, outputs: Path) -> None:

@@ -21,9 +21,9 @@ from stv_exp.disk.study import Study
 from stv_exp.errors import StvError
 from stv_exp.interruption import guarded
 from stv_exp.report.folders import nothing
-from stv_exp.report.printing import folder
+from stv_exp.report.printing import folder, written
 from stv_exp.report.screen import print_line
-from stv_exp.report.text import one_line, said
+from stv_exp.report.text import one_line
 
 KEPT = ("manifest.json", "metrics.json", "overrides.yaml", "predictions.jsonl")
 SUFFIX = ".tar.xz"
@@ -36,12 +36,8 @@ def main() -> int:
     parser.add_argument("folder", type=folder, help="where its archive is, or is to be")
     parser.add_argument("outputs", nargs="?", default="outputs", type=folder, help="outputs folder (default: outputs)")
     given = parser.parse_args()
-    try:
-        keep(Study(given.outputs, given.study), given.folder / f"{given.study}{SUFFIX}")
-    except (StvError, OSError) as error:
-        print(f"Error: {said(error, str(given.folder))}", file=sys.stderr)
-        return 1
-    return 0
+    archive = given.folder / f"{given.study}{SUFFIX}"
+    return written(lambda: keep(Study(given.outputs, given.study), archive), str(given.folder))
 
 
 def keep(study: Study, archive: Path) -> None:

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stv_exp.data.files import expanded
-from stv_exp.errors import StvError
 from stv_exp.interruption import guarded
 from stv_exp.publish.publication import check_board, finished, refused, saved, send
 from stv_exp.ranges import Range, check_limit
+from stv_exp.report.printing import written
 from stv_exp.report.screen import print_line
-from stv_exp.report.text import said
 from stv_exp.tracker_config import ENTITY, PROJECT, TrackerConfig
 from stv_exp.tracking import title
 from stv_exp.tracking.exhibit import Exhibit
@@ -23,18 +22,17 @@ from stv_exp.tracking.view import check
 def main() -> int:
     """Entry point: the exit code."""
     given = _arguments()
+    return written(lambda: _asked(given), "the outputs folder")
+
+
+def _asked(given: argparse.Namespace) -> None:
     mode = given.mode or ("online" if given.workspace else "offline")
     settings = TrackerConfig(mode=mode, project=given.project, entity=given.entity, images=given.images)
-    try:
-        check_limit("--project", settings.project, PROJECT)
-        check_limit("--entity", settings.entity, ENTITY)
-        check_limit("--images", settings.images, Range(0))
-        check_board(settings, given.workspace)
-        _publish(expanded(given.outputs), given.study, settings, given.workspace)
-    except (StvError, OSError) as error:
-        print(f"Error: {said(error, 'the outputs folder')}", file=sys.stderr)
-        return 1
-    return 0
+    check_limit("--project", settings.project, PROJECT)
+    check_limit("--entity", settings.entity, ENTITY)
+    check_limit("--images", settings.images, Range(0))
+    check_board(settings, given.workspace)
+    _publish(expanded(given.outputs), given.study, settings, given.workspace)
 
 
 def _publish(outputs: Path, study: str | None, settings: TrackerConfig, workspace: bool) -> None:

@@ -1,4 +1,4 @@
-"""The end of a command that prints what is on disk: bad input, and an output that takes no more, are a sentence."""
+"""The end of a command that prints or writes: bad input, and an output or a disk that takes no more, are a sentence."""
 
 from __future__ import annotations
 
@@ -27,6 +27,23 @@ def printed(body: Callable[[], object], what: str) -> int:
         if not isinstance(error, BrokenPipeError):
             reason = one_line(error.strerror)
             print(f"Error: {what.capitalize()} cannot be printed ({reason}); print it elsewhere.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def written(body: Callable[[], object], where: str) -> int:
+    """The exit code of `body`, which reads and writes below one folder, named `where` if an error names no file."""
+    try:
+        body()
+    except StvError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        name, reason = one_line(error.filename or where), error.strerror or error
+        print(
+            f"Error: {name} cannot be written or read ({reason}); check the path, its permissions and room.",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from stv_exp.errors import StvError, printable
+from stv_exp.errors import printable
 
 _LONGEST = 40  # characters of a setting's value
 _LONGEST_NAME = 100
@@ -21,14 +21,6 @@ def one_line(text: object, longest: int = 300) -> str:
     """An error's text as a part of a sentence."""
     line = printable(" ".join(str(text).split()))
     return line if len(line) <= longest else line[: longest - 1] + "…"
-
-
-def said(error: StvError | OSError, folder: str) -> str:
-    """The sentence of a command that reads and writes below one folder, named so where the error names no file."""
-    if isinstance(error, StvError):
-        return str(error)
-    where = one_line(error.filename or folder)
-    return f"{where} cannot be written or read ({error.strerror or error}); check the path, its permissions and room."
 
 
 def shown(value: object) -> str:
