@@ -21,7 +21,7 @@ from stv_exp.data.task import Task
 from stv_exp.diagnostics import discretisation_gap
 from stv_exp.disk.store import Store
 from stv_exp.errors import StvError
-from stv_exp.identity import signatures
+from stv_exp.identity import origin, signatures
 from stv_exp.methods import How, Trained, What, Where
 from stv_exp.methods.method import Method
 from stv_exp.methods.registry import KINDS, choices
@@ -273,6 +273,12 @@ def test_signatures_follow_from_what_is_read(config):
     assert changed("method", {"where": "all"}, k=4) == []
     assert changed("method", {}, site="mlp") == ["scan", "bank", "policy", "run"]
     assert changed("insertion", {}, weight=0.5) == ["policy", "run"]
+
+
+def test_what_is_taught_to_a_chat_says_how_it_was_taught_to_end(config):
+    chat = replace(config, model=replace(config.model, chat=True))
+    prompted = with_method(chat, where="none", what="none", how="none", shots=2)
+    assert ["ends" in origin(own)["code"] for own in (config, chat, prompted)] == [False, True, False]
 
 
 @pytest.mark.parametrize("site", SITES)

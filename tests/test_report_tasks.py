@@ -80,6 +80,16 @@ def test_wrong_labels_of_two_kinds_are_two_rows_and_right_ones_are_one(tmp_path)
     assert set(rows(report(tmp_path))) == {*(f"stv label_noise=0.3 version={v}" for v in (1, 2)), "mean"}
 
 
+def test_chats_that_were_taught_to_end_otherwise_are_two_rows_and_prompting_is_one(tmp_path):
+    spent = {"seconds": {"policy": 1.0, "total": 1.0}}
+    for seed, more in enumerate(({}, {"ends": 2})):
+        made = {**origin(), "code": {"policy": 3, "run": 3, **more}}
+        same = {"seed": seed, "model": {"name": "x", "chat": True}}
+        write_run(tmp_path, f"taught{seed}", RIGHT, ["cat"], origin=made, metrics=spent, **same)
+        write_run(tmp_path, f"asked{seed}", RIGHT, ["cat"], origin=origin(), method={"name": "few_shot"}, **same)
+    assert set(rows(report(tmp_path))) == {"stv version=1", "stv version=2", "few_shot"}
+
+
 def test_two_checkpoints_behind_one_name_are_two_rows(tmp_path, capsys):
     for i, found in enumerate(("aaa", "bbb")):
         write_run(tmp_path, found, [RIGHT, WRONG][i], ["cat"], origin=origin(model=found), model={"name": "x"}, seed=i)

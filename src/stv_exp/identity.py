@@ -20,8 +20,8 @@ from stv_exp.models.sources import fingerprint
 
 # Raised by hand when the results of a stage would change.
 VERSIONS = {"scan": 4, "bank": 4, "policy": 4, "run": 4}
-SOME = {"effects": 1, "train": 2, "labels": 2}  # of what few runs have: the identity of others' results names none
-CHAT_ENDS = 2  # of how a chat's answers are taught to end; the first was another token
+# Of what few runs have: the identity of others' results names none. `ends` is how a chat's answers are taught to end.
+SOME = {"effects": 1, "train": 2, "labels": 2, "ends": 2}
 JUDGED = ("eval", "eval_split", "max_new_tokens", "metric")  # of the dataset, what only evaluation reads
 
 
@@ -48,7 +48,7 @@ def signatures(config: Config) -> Signatures:
     if learned != config.dataset:
         judged["asked"] = _data(config.dataset, config.outputs)
     origin = {"model": {**_model(config), "name": fingerprint(config.model.name)}, "data": data}
-    ends = [CHAT_ENDS] if config.model.chat else []
+    ends = [SOME["ends"]] if config.model.chat else []
     judgement = [origin, judged, config.method.name, _values(config, method.prompting()), config.seed]
     if method.classifies:
         scan = _sign("scan", origin, _values(config, READING), config.seed)
@@ -88,6 +88,7 @@ def origin(config: Config) -> dict[str, Any]:
     files = {"data": _sign("data", asked)}
     files |= {"learned": _sign("data", learned)} if method.learns and learned != asked else {}
     has = {"effects": method.where.asks, "train": method.trains, "labels": config.dataset.label_noise > 0}
+    has["ends"] = config.model.chat and (method.trains or method.inserts)
     code = VERSIONS | {stage: version for stage, version in SOME.items() if has[stage]}
     code |= method.versions()
     return {"code": code, "model": fingerprint(config.model.name), **files}

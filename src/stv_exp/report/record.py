@@ -145,12 +145,15 @@ def _below(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def _code(manifest: Mapping[str, Any], settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, int]:
     """Versions of the stages that the run took time for; what only prompts has been through no search.
 
-    And those of its choices and of wrong labels, where there are some: the first did not count itself.
+    And those of its choices, of wrong labels and a chat's ends, where there are some: the first did not count itself.
     """
     versions = _below("origin.code", manifest)
     noise = settings.get("dataset.label_noise", 0)
-    first = {"labels": 1} if versions and is_number(noise) and noise > 0 else {}
-    used = {"run", "labels", *_below("seconds", metrics)}
+    seconds = _below("seconds", metrics)
+    taught = settings.get("model.chat") is True and {"policy", "train"} & {*seconds}
+    has = {"labels": is_number(noise) and noise > 0, "ends": taught}
+    first = {name: 1 for name, there in has.items() if versions and there}
+    used = {"run", *first, *seconds}
     first |= {name: versions[kind] for kind, name in _choices(settings).items() if kind in versions}
     return first | {stage: version for stage, version in versions.items() if stage in used}
 
