@@ -110,6 +110,21 @@ def test_a_value_may_be_the_end_of_its_key_and_an_unknown_one_is_a_sentence(monk
     assert "sparkle is no number that these runs record" in capsys.readouterr().err
 
 
+def test_some_figures_are_drawn_and_the_others_stay(monkeypatch, outputs, study, capsys):
+    """As where the kept runs of one have no curves any more."""
+    assert drawn(monkeypatch, study, outputs) == 0
+    lock, by_k = (study / LOCK).read_text(), (study / "by_k.csv").read_bytes()
+    (study / SPEC).write_text(
+        ASKED.replace("study: all\n  where: [method=stv]\n  rows: [method.k]\n  col", "study: gone\n  col")
+    )
+    (study / "cost.csv").unlink()
+    assert drawn(monkeypatch, study, outputs, "--only", "cost,methods") == 0
+    assert (study / LOCK).read_text() == lock and (study / "by_k.csv").read_bytes() == by_k
+    assert (study / "cost.csv").is_file() and drawn(monkeypatch, study, outputs) == 1
+    assert drawn(monkeypatch, study, outputs, "--only", "by_m") == 1
+    assert "--only by_m is not in" in capsys.readouterr().err
+
+
 def test_the_readme_keeps_its_words_and_a_number_changed_by_hand_is_seen(monkeypatch, outputs, study):
     assert drawn(monkeypatch, study, outputs) == 0
     text = (study / README).read_text()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import takewhile
@@ -106,16 +106,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m stv_exp.figures", description=__doc__)
     parser.add_argument("folder", type=folder, help=f"a study's folder with {SPEC} and {README}")
     parser.add_argument("outputs", nargs="?", default="outputs", type=folder, help="outputs folder (default: outputs)")
+    parser.add_argument("--only", type=lambda text: text.split(","), metavar="NAMES", help="draw these: by_k,cost")
     given = parser.parse_args()
-    return written(lambda: draw(given.folder, given.outputs), str(given.folder))
+    return written(lambda: draw(given.folder, given.outputs, given.only), str(given.folder))
 
 
-def draw(study: Path, outputs: Path) -> None:
-    """Write the CSVs, the lock and the tables of READMEs; raises `StvError` where a figure's runs are not there."""
-    source = Source(outputs)
-    made = dict(_made(name, figure, source) for name, figure in figures(study).items())
-    readmes = _readmes(study, made)
-    lock = {}
+def draw(study: Path, outputs: Path, only: Collection[str] | None = None) -> None:
+    """Write the CSVs, the lock and the tables of READMEs; raises `StvError` where a figure's runs are not there.
+
+    With `only`, of the figures of these names; the others stay as they are.
+    """
+    source, asked = Source(outputs), figures(study)
+    if unknown := [name for name in only or [] if name not in asked]:
+        raise StvError(f"--only {', '.join(unknown)} is not in {study / SPEC}; choose from {', '.join(asked)}.")
+    chosen = {name: figure for name, figure in asked.items() if only is None or name in only}
+    made = {_file(name, figure): _drawn(name, figure, source) for name, figure in chosen.items()}
+    stays = [name for name in map(_file, asked, asked.values()) if name not in made and (study / name).is_file()]
+    readmes = _readmes(study, [*made, *stays])
+    held = _lock(study) if only else {}
+    lock = {name: held.get(name) for name in map(_file, asked, asked.values()) if name in {*held, *made}}
     for name, (drawn, runs, _) in made.items():
         write_text(study / name, drawn.csv()) if isinstance(drawn, Table) else write_picture(study / name, drawn)
         lock[name] = {"sha256": checksum(study / name), "runs": " ".join(sorted(runs))}
@@ -125,6 +134,15 @@ def draw(study: Path, outputs: Path) -> None:
     for note in dict.fromkeys(f"{name}: {note}" for name, (*_, notes) in made.items() for note in notes):
         print_line(f"note: {note}")
     print_line(f"Written to {study}: {', '.join(made)}, {LOCK}; {', '.join(map(str, readmes))}")
+
+
+def _lock(study: Path) -> dict[str, Any]:
+    """What is known of the figures as they are; raises `StvError` for a lock that is damaged."""
+    try:
+        found = yaml.safe_load(_text(study / LOCK)) if (study / LOCK).is_file() else {}
+    except yaml.YAMLError as error:
+        raise StvError(f"{study / LOCK} is damaged ({one_line(error)}); put it back, or leave out --only.") from error
+    return found if isinstance(found, dict) else {}
 
 
 def _readmes(study: Path, made: Iterable[str]) -> dict[Path, str]:
@@ -193,9 +211,8 @@ def _figure(entry: Mapping[str, Any]) -> Figure:
     return Figure(**own | {"groups": {name: Runs(**runs) for name, runs in own.get("groups", {}).items()}})
 
 
-def _made(name: str, figure: Figure, source: Source) -> tuple[str, Made]:
-    """Its file and what is in it."""
-    return f"{name}.png" if figure.picture else f"{name}.csv", _drawn(name, figure, source)
+def _file(name: str, figure: Figure) -> str:
+    return f"{name}.png" if figure.picture else f"{name}.csv"
 
 
 def _drawn(name: str, figure: Figure, source: Source) -> Made:
