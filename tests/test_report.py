@@ -331,10 +331,11 @@ def test_a_policy_no_better_than_chance_is_said():
 
 
 def test_a_look_that_curves_repeat_is_one_measurement():
-    """Of two looks, one up and one down, nobody can tell; repeated 30 times each they are still two."""
-    found, drawn = [0.4] * 30 + [-0.2] * 30, [0.0] * 60
-    (sentence,) = diagnose(chosen([-1.0] * 60 + found, [-1.0] * 60 + drawn))
-    assert "the last 2 times that it was measured" in sentence
+    """Of four looks that go up and down nobody can tell; repeated 30 times each they are still four."""
+    gains = [gain for gain in (0.4, -0.2, 0.5, -0.3) for _ in range(30)]
+    (sentence,) = diagnose(chosen([gain - 1 for gain in gains], [-1.0] * 120))
+    assert "the last 4 times that it was measured" in sentence
+    assert diagnose(chosen([3.0, 4.0, 5.0, 5.0, 6.0, 6.0], [-1.0] * 6)) == [], "each far above chance"
 
 
 def test_what_a_soft_search_loses_when_it_is_made_discrete_is_reported():

@@ -53,12 +53,15 @@ def _no_insertion(chosen: Chosen) -> str | None:
 
 
 def _no_better_than_random(chosen: Chosen) -> str | None:
-    """Paired over the last quarter of looks: both draws answered the same queries. Curves repeat one until the next."""
+    """Paired over the last looks, four or a quarter: both draws answered the same queries.
+
+    Curves repeat a look until the next one.
+    """
     reward, random = (chosen.history.get(name, []) for name in ("reward", "reward_random"))
     if not (reward and random):  # a search need not draw at random too
         return None
     looks = [pair for pair, _ in groupby(zip(reward, random, strict=True))]
-    gains = [found - drawn for found, drawn in looks[-max(2, len(looks) // 4) :]]
+    gains = [found - drawn for found, drawn in looks[-max(4, len(looks) // 4) :]]
     if len(gains) < 2 or fmean(gains) > 2 * stdev(gains) / len(gains) ** 0.5:
         return None
     return (

@@ -15,15 +15,16 @@ class PolicyConfig:
     """The search: `steps` steps of `queries` support queries with `samples` candidates each.
 
     `budget` replaces `steps`: as many as that many token-forwards of candidates pay for (a token through all layers is
-    1, a backward pass counts 2; 0: no budget). `reward` is the mean log-likelihood of the answer's tokens, all or the
-    first, or ended: with what ends it. `baseline` is standardised or leave_one_out. `threshold`: nothing is inserted at
-    a location that is less probable. A softmax over candidates goes from `temperature` to `final_temperature`; without
-    `straight_through` its forward is soft too. `cache_bytes` of prefixes are kept (0: what fits in half of the free
-    memory).
+    1, a backward pass counts 2; prefixes come on top; 0: no budget). `lr` is Adam's. `reward` is the mean
+    log-likelihood of the answer's tokens, all or the first, or ended: with what ends it. `baseline` is standardised or
+    leave_one_out. `threshold`: nothing is inserted at a location that is less probable. A softmax over candidates goes
+    from `temperature` to `final_temperature`; without `straight_through` its forward is soft too. `cache_bytes` of
+    prefixes are kept (0: what fits in half of the free memory).
 
-    Of a mixture: `prior` is how much sooner a location is inserted at that ranks one standard deviation higher,
-    `sparsity` the price of an insertion everywhere, `entropy` of a nat of indecision, in nats of an answer token's
-    likelihood. An ensemble has `members` that each learn from their own part of a step's queries.
+    `how=regularised_mixture` alone reads `prior`, by how much the logit of "leave it alone" starts lower for a location
+    that ranks one standard deviation above the others taken, and two prices in nats of an answer token's likelihood:
+    `sparsity` of the mean share inserted, `entropy` of a nat of a location's mean indecision. Its `threshold` is of the
+    share inserted. `how=ensemble` has `members`, a divisor of `queries`, each with its own part of them.
     """
 
     steps: Positive = 600

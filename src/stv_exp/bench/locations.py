@@ -36,13 +36,21 @@ def measure(subject: Subject, rounds: int) -> Measurement:
     subject = replace(subject, task=replace(subject.task, support=_different(subject)))
     config = configure("method=mtv", f"policy.steps={TIMED}", "policy.queries=1", "scan.pairs=100", "scan.shots=4")
     config = replace(config, dataset=subject.config.dataset)
-    backbone, bank = subject.backbone, random_bank(subject, subject.backbone.heads.all_locations())
+    backbone, pictures = subject.backbone, subject.backbone.pictures.recent
+    one = replace(subject, config=replace(config, method=replace(config.method, m=1)))  # a head's mean, or nothing
+    bank = random_bank(one, backbone.heads.all_locations())
+
+    def prefixes() -> None:
+        pictures.clear()  # a search looks at each picture once
+        prefill(backbone, subject.prompts(PREFIXES))
+
     parts: dict[str, Callable[[], object]] = {
         "forward": full_forwards(subject, Policy.of(subject).drawn(1, S))["reference"],
-        "prefixes": partial(prefill, backbone, subject.prompts(PREFIXES)),
+        "prefixes": prefixes,
     }
     seconds = in_turns(parts, max(1, rounds // 2))
     step = in_the_loop(subject, bank, config).step_seconds
+    pictures.clear()
     start = now()
     scan(backbone, subject.task, config)
     found = {

@@ -55,8 +55,9 @@ class Page:
             write_text(folder / HTML, self._html(self.runs, self.predictions))
             self._remove_others(folder)
             # Last: by its age a study is known to be drawn, and drawn whole.
-            write_text(folder / "runs.csv", self.runs.drop(columns=["folder"]).to_csv(index=False))
-            os.utime(folder / "runs.csv", (read_at, read_at))
+            with replaced_file(folder / "runs.csv") as new:
+                new.write_text(self.runs.drop(columns=["folder"]).to_csv(index=False), encoding="utf-8")
+                os.utime(new, (read_at, read_at))
 
     def show(self) -> None:
         """Print tables and sentences."""

@@ -155,7 +155,7 @@ def check(task: Task, config: Config) -> None:
         raise StvError(
             f"dataset.metric=likelihood needs a closed set of labels, and {task.name} has none; use exact_match."
         )
-    others = sorted({answer for query in task.validation for answer in query.answers} - {*task.labels})
+    others = [query.answers[0] for query in task.validation if not {*query.answers} & {*task.labels}]
     if config.dataset.metric == "likelihood" and others:
         raise StvError(
             f"dataset.validation is of what is learned from, whose answers are no labels of {task.name}, such as "

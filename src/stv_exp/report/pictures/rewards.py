@@ -27,7 +27,7 @@ def reward_curves(histories: Mapping[str, Sequence[Mapping[str, Sequence[float]]
     for panel in axes[-MOST:]:
         panel.set_xlabel("step")
     axes[0].set_ylabel("reward\n(log-likelihood)")
-    legend_above(figure, axes[0])
+    legend_above(figure, max(axes, key=lambda panel: len(panel.lines)))  # a search need not draw at random too
     return figure
 
 
