@@ -138,12 +138,12 @@ def test_what_was_learned_from_is_another_row_of_the_same_task(tmp_path):
     """Prompting has learned from nothing, and is compared with both."""
     own = {"fit": {"root": "a"}, "dataset": {"fields": {}}}
     for name, learned in (("one", "aa"), ("two", "bb")):
-        write_run(tmp_path, name, RIGHT, ["cat"], origin=origin() | {"learned": learned}, **own)
+        write_run(tmp_path, name, RIGHT, ["cat"], origin=origin() | {"learned_from": learned}, **own)
     write_run(tmp_path, "few", RIGHT, ["cat"], origin=origin(), method={"name": "few_shot"}, **own)
     folder = report(tmp_path)
     assert tasks(folder) == ["toy/a"]
     labels = set(pd.read_csv(folder / "table.csv")["method"])
-    assert labels == {"few_shot", "stv learned=aa", "stv learned=bb"}
+    assert labels == {"few_shot", "stv learned_from=aa", "stv learned_from=bb"}
 
 
 def test_the_same_ids_with_other_questions_are_another_task(tmp_path):

@@ -86,7 +86,7 @@ def origin(config: Config) -> dict[str, Any]:
     method = Method.of(config)
     asked, learned = (sources(dataset, config.outputs) for dataset in (config.dataset, learned_from(config)))
     files = {"data": _sign("data", asked)}
-    files |= {"learned": _sign("data", learned)} if method.learns and learned != asked else {}
+    files |= {"learned_from": _sign("data", learned)} if method.learns and learned != asked else {}
     has = {"effects": method.where.asks, "train": method.trains, "labels": config.dataset.label_noise > 0}
     has["ends"] = config.model.chat and (method.trains or method.inserts)
     code = VERSIONS | {stage: version for stage, version in SOME.items() if has[stage]}

@@ -49,7 +49,7 @@ def _row(record: Record, metric: str | None) -> dict[str, Any]:
         "bank": record.bank,
         "origin.model": printable(record.model),
         "origin.data": printable(record.data),
-        "origin.learned": printable(record.learned),
+        "origin.learned_from": printable(record.learned),
     }
     missing = dict.fromkeys(_EXPECTED, float("nan"))
     return {**record.settings, **missing, **record.numbers, **_accuracy(record, metric), **code, **own}

@@ -21,7 +21,7 @@ def runs(outputs: Path | str = "outputs", study: str | None = None) -> pd.DataFr
     setting under its full key (`method.k`; a list as JSON) and every number of metrics.json (`accuracy`,
     `seconds.scan`), NaN where a run has none; `search_token_forwards` (all stages before the evaluation),
     `queries_to_pay` (see `pay`), `bank` (signature), `code.<stage>` (version), `origin.model`, `origin.data` and
-    `origin.learned`
+    `origin.learned_from`
     (digests of their files), `overrides` (of the command). Other folders are named in the log. Raises `StvError` where
     nothing is finished.
     """

@@ -103,7 +103,7 @@ class Rows:
         name = _name(record) if MODEL in self.varying[record.method] else ""
         model = "" if MODEL in selected else "@".join(filter(None, (name, self._checkpoint(record))))
         version = self._version(record)
-        told = (("model", model), ("version", version), ("learned", self._learned(record)))
+        told = (("model", model), ("version", version), ("learned_from", self._learned(record)))
         return [f"{key}={value}" for key, value in told if value]
 
     def _model(self, record: Record) -> str:

@@ -37,7 +37,11 @@ UNKNOWN = "unknown"  # of runs of 0.2, which did not record it
 _LINE = {"id": is_name, "question": is_text, "answers": is_texts, "prediction": is_text, "correct": is_share}
 _BEHIND = "demonstration_ids"
 _MANIFEST = {"seed": is_whole, "signature": optional(is_name), "inputs.bank": optional(is_name)}
-_ORIGIN = {"origin.model": optional(is_name), "origin.data": optional(is_text), "origin.learned": optional(is_text)}
+_ORIGIN = {
+    "origin.model": optional(is_name),
+    "origin.data": optional(is_text),
+    "origin.learned_from": optional(is_text),
+}
 _NAMES = {"method.name": is_name, "dataset.name": is_name, "dataset.task": is_name}
 _CHOICES = ("where", "what", "how", "edit")
 _METRICS = {
@@ -107,7 +111,7 @@ def read(folder: Path, status: Mapping[str, Any], metric: str | None = None) -> 
         code=_code(manifest, settings, metrics),
         model=manifest.get("origin.model") or UNKNOWN,
         data=UNKNOWN if manifest.get("origin.data") is None else manifest["origin.data"],
-        learned=manifest.get("origin.learned") or "",
+        learned=manifest.get("origin.learned_from") or "",
         bank=manifest.get("inputs.bank"),
         numbers={k: float("nan") if v is None else v for k, v in metrics.items() if v is None or is_number(v)},
         items=_items(lines, scores),
