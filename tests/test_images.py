@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,15 +130,19 @@ def test_a_handle_can_be_pickled_and_decodes_once(tmp_path, monkeypatch):
     assert load() is load() is picture(str(tmp_path / "a.jpg"))()
 
 
-def test_decoded_pictures_never_exceed_the_cache(tmp_path):
-    """Pictures of 67 MB of which three fit, and from several threads at once."""
-    for i in range(5):
-        Image.new("L", (4096, 4096), i).save(tmp_path / f"{i}.png")
-    loads = [picture(tmp_path / f"{i}.png") for i in range(5)]
-    for load in loads:
+def test_decoded_pictures_never_exceed_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(images.pictures, "_Cache__maxsize", 10_000)  # three of 32 x 24
+    for i in range(8):
+        official_vqa.picture(tmp_path / f"{i}.jpg", i)
+    Image.new("RGB", (100, 100)).save(tmp_path / "large.png")
+    loads = [picture(tmp_path / name) for name in (*(f"{i}.jpg" for i in range(8)), "large.png")]
+    for load in loads * 2:
         load()
-        assert 0 < images.pictures.currsize <= images.CACHE_BYTES
-    assert {Path(name).stem for name in images.pictures} == {"2", "3", "4"}
-    with ThreadPoolExecutor(2) as pool:
-        shades = list(pool.map(lambda load: load().getpixel((0, 0)), loads))
-    assert shades == [(i, i, i) for i in range(5)] and images.pictures.currsize <= images.CACHE_BYTES
+        assert 0 < images.pictures.currsize <= 10_000
+    held = {i for i in range(8) if str(tmp_path / f"{i}.jpg") in images.pictures}
+    with ThreadPoolExecutor(4) as pool:
+        decoded = list(pool.map(lambda load: load().size, loads * 4))
+    assert (
+        decoded[:9] == [(32, 24)] * 8 + [(100, 100)] and images.pictures.currsize <= 10_000 and Image.MAX_IMAGE_PIXELS
+    )
+    assert held == {5, 6, 7} and str(tmp_path / "large.png") not in images.pictures

@@ -130,16 +130,17 @@ def test_prompting_is_without_an_edit_and_asked_alike():
         ("few_shot", "none", 4, 0.0, 100.0),
         ("few_shot", "none", 4, 0.3, 300.0),
         ("lora", "lora", 4, 0.0, 900.0),
+        ("prompted", None, 2, 0.7, 50.0),  # by 0.2, which recorded no edit
         ("stv", "none", 0, 0.0, 10.0),
         ("stv", "none", 0, 0.3, 10.0),
         ("stv", "none", 0, 0.5, 10.0),
     ]
     names = ["method", "method.edit", "method.shots", "dataset.label_noise", "token_forwards.evaluation"]
     runs = pd.DataFrame(rows, columns=names).assign(model="m", task="t", seed=0, n=1, accuracy=0.5)
-    runs["method.where"] = ["none", "none", "none", "all", "all", "all"]
-    runs = runs.assign(search_token_forwards=[0.0, 0.0, 0.0, 900.0, 900.0, 900.0])
-    assert is_few_shot(runs).tolist() == [True, True, False, False, False, False]
-    assert queries_to_pay(runs).fillna(0).tolist()[3:] == [10, 4, 0]
+    runs["method.where"] = ["none"] * 4 + ["all"] * 3
+    runs = runs.assign(search_token_forwards=[0.0] * 4 + [900.0] * 3)
+    assert is_few_shot(runs).tolist() == [True, True, False, True, False, False, False]
+    assert queries_to_pay(runs).fillna(0).tolist()[4:] == [10, 4, 0]
 
 
 def test_a_search_has_paid_once_its_queries_have_saved_what_it_cost(outputs):

@@ -117,14 +117,15 @@ def draw(study: Path, outputs: Path, only: Collection[str] | None = None) -> Non
     With `only`, of the figures of these names; the others stay as they are.
     """
     source, asked = Source(outputs), figures(study)
+    files = [_file(name, figure) for name, figure in asked.items()]
     if unknown := [name for name in only or [] if name not in asked]:
         raise StvError(f"--only {', '.join(unknown)} is not in {study / SPEC}; choose from {', '.join(asked)}.")
     chosen = {name: figure for name, figure in asked.items() if only is None or name in only}
     made = {_file(name, figure): _drawn(name, figure, source) for name, figure in chosen.items()}
-    stays = [name for name in map(_file, asked, asked.values()) if name not in made and (study / name).is_file()]
+    stays = [name for name in files if name not in made and (study / name).is_file()]
     readmes = _readmes(study, [*made, *stays])
     held = _lock(study) if only else {}
-    lock = {name: held.get(name) for name in map(_file, asked, asked.values()) if name in {*held, *made}}
+    lock = {name: held.get(name) for name in files if name in {*held, *made}}
     for name, (drawn, runs, _) in made.items():
         write_text(study / name, drawn.csv()) if isinstance(drawn, Table) else write_picture(study / name, drawn)
         lock[name] = {"sha256": checksum(study / name), "runs": " ".join(sorted(runs))}

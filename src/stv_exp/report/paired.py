@@ -74,10 +74,8 @@ def _baselines(block: pd.DataFrame, against: str | None) -> dict[str, str]:
 def _nearest(own: pd.DataFrame, few: pd.DataFrame) -> str:
     """The prompting that shares most of a label's runs in task, seed and `conditions`, the first of those that do."""
     same = ["task", "seed", *conditions(own)]
-    shared = few.reset_index(drop=True).reset_index().merge(own[same], on=same)["index"]
-    labels = few["label"].reset_index(drop=True)
-    counts = shared.map(labels).value_counts()
-    return str(max(labels.unique(), key=lambda label: counts.get(label, 0)))  # of as many the first
+    counts = few[["label", *same]].merge(own[same], on=same)["label"].value_counts()
+    return str(max(few["label"].unique(), key=lambda label: counts.get(label, 0)))  # of as many the first
 
 
 def _asked(block: pd.DataFrame, against: str) -> str | None:

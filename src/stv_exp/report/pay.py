@@ -10,8 +10,8 @@ _SAME = ["model", "task", "seed"]
 
 def is_few_shot(runs: pd.DataFrame) -> pd.Series:
     """Which runs are prompting with demonstrations alone."""
-    nowhere = _text(runs, "method.where", "") == "none"
-    unedited = _text(runs, "method.edit", "none").isin(["none", "nan"])  # runs of 0.2 know no edit
+    nowhere = _known(runs, "method.where", "") == "none"
+    unedited = _known(runs, "method.edit", "none") == "none"  # runs of 0.2 know no edit
     return (runs["method"] == "few_shot") | (nowhere & unedited & (_shots(runs) > 0))
 
 
@@ -33,8 +33,11 @@ def _best_first(runs: pd.DataFrame) -> pd.DataFrame:
     return few.assign(shots=_shots(few)).sort_values(["accuracy", "shots"], ascending=[False, True], kind="stable")
 
 
-def _text(runs: pd.DataFrame, key: str, otherwise: str) -> pd.Series:
-    return (runs[key] if key in runs else pd.Series(otherwise, index=runs.index)).astype(str)
+def _known(runs: pd.DataFrame, key: str, otherwise: str) -> pd.Series:
+    """A setting of each run, or what stands for it where a run has not recorded it."""
+    if key not in runs:
+        return pd.Series(otherwise, index=runs.index)
+    return runs[key].astype(object).where(runs[key].notna(), otherwise)
 
 
 def _shots(runs: pd.DataFrame) -> pd.Series:

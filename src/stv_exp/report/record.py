@@ -211,14 +211,17 @@ def _items(lines: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> pd.Da
 
 def _scores(lines: Sequence[Mapping[str, Any]], metric: str | None, folder: Path) -> tuple[list[float], str]:
     """As they were recorded, or anew; and why the metric cannot score them, which is no matter where nobody asks."""
-    recorded, scores = [float(line["correct"]) for line in lines], list[float]()
-    for line in lines if metric else []:
+    recorded = [float(line["correct"]) for line in lines]
+    if metric is None:
+        return recorded, ""
+    scores = list[float]()
+    for line in lines:
         try:
-            scores.append(METRICS[metric or ""](line["prediction"], line["answers"]))
+            scores.append(METRICS[metric](line["prediction"], line["answers"]))
         except StvError as error:
             query, run = one_line(line["id"]), one_line(folder.name)
             return recorded, f"Query {query} of the run {run} cannot be scored: {one_line(error)}"
-    return scores or recorded, ""
+    return scores, ""
 
 
 def _digest(questions: list[list[Any]]) -> str:

@@ -58,8 +58,8 @@ class RegularisedMixture(Mixture):
 
     def check(self) -> None:
         super().check()
-        set_ = [key for key in ("prior", "sparsity", "threshold") if getattr(self.config.policy, key)]
-        if set_ and not self.may_decline:
+        weighed = [key for key in ("prior", "sparsity", "threshold") if getattr(self.config.policy, key)]
+        if weighed and not self.may_decline:
             raise StvError(
-                f"policy.{set_[0]} weighs insertions against leaving a location alone; set bank.identity=true."
+                f"policy.{weighed[0]} weighs insertions against leaving a location alone; set bank.identity=true."
             )
