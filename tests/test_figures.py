@@ -25,7 +25,7 @@ methods:
   groups:
     easy: {study: all, where: [dataset.task=easy, "method=few_shot,mtv"]}
     hard: {study: all, where: [dataset.task=hard, "method=few_shot,mtv"]}
-  costs: hard
+  costs: [hard]
 by_k:
   study: all
   where: [method=stv]
@@ -204,6 +204,24 @@ def test_a_table_of_another_study_is_shown_by_its_path(monkeypatch, outputs, stu
     assert (study / "methods.csv").read_text().count("\n") == (above / README).read_text().count("\n|") - 1
 
 
+def test_costs_may_be_those_of_several_groups(monkeypatch, outputs, study):
+    (study / SPEC).write_text(ASKED.replace("[hard]", "[easy, hard]"))
+    assert drawn(monkeypatch, study, outputs) == 0
+    costs = pd.read_csv(study / "methods.csv").columns[-4:].tolist()
+    assert costs == [f"{cost} ({group})" for group in ("easy", "hard") for cost in ("token-forwards", "queries to pay")]
+
+
+def test_what_a_method_costs_by_stage_is_the_mean_of_its_runs(monkeypatch, outputs, study):
+    (study / SPEC).write_text("stages: {study: all, report: stages}\ncost: {study: all, report: cost}\n")
+    (study / README).write_text("<!-- stages.csv -->\n")
+    assert drawn(monkeypatch, study, outputs) == 0
+    stages, runs = (pd.read_csv(study / f"{name}.csv", na_values="-") for name in ("stages", "cost"))
+    told = ["seconds", "token-forwards"]
+    found, means = (table.groupby(["method", "stage"])[told].mean() for table in (stages, runs))
+    assert {*found.index} == {*means.index} and {"scan", "bank", "policy", "evaluation", "total"} == {*stages["stage"]}
+    pd.testing.assert_frame_equal(found, means.loc[found.index], atol=0.51, check_dtype=False)
+
+
 def test_runs_that_are_left_out_are_told(monkeypatch, capsys, outputs, study):
     one = "{study: all, where: [dataset.task=easy, method=mtv]}"
     two = "{study: all, where: ['method=stv,mtv', dataset.task=easy]}"
@@ -233,7 +251,7 @@ def test_runs_that_are_left_out_are_told(monkeypatch, capsys, outputs, study):
         ("a: [", "figures.yaml cannot be read"),
         ("a: {study: other, rows: [method]}", "other"),
         ("a: {study: all, where: [method=nobody], rows: [method]}", "leaves no run"),
-        ("a: {groups: {b: {study: all}}, costs: c}", "a has no column c to take costs from; choose from b."),
+        ("a: {groups: {b: {study: all}}, costs: [c]}", "a has no column c to take costs from; choose from b."),
         ("a: {study: all, heads: heads}", "None of these runs inserts at heads"),
         ("a: {study: all, report: colours}", "a has no table colours; choose from table, tasks, "),
         ("a: {study: all, picture: a.png}", "a has no picture a.png; choose from accuracy.png, "),

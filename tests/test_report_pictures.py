@@ -120,6 +120,19 @@ def test_rankings_of_one_shape_are_averaged_and_locations_marked_by_their_share(
     assert squares.get_offsets().tolist() == [[1, 0], [2, 1]] and squares.get_edgecolors()[:, 3].tolist() == [1, 0.5]
 
 
+def test_of_one_kind_of_ranking_there_is_a_map_for_each_task(tmp_path):
+    write_study(tmp_path, [2], [1], [0, 1], ["easy", "hard"])
+    runs = read(tmp_path).query("method == 'stv'")
+    kinds = runs.assign(**{"method.sensitivity": ["l2" if seed else "snr" for seed in runs["seed"]]})
+    shown = [[axes.get_title() for axes in _maps(own, tmp_path)] for own in (runs, kinds)]
+    assert shown[0] == ["made/easy (mean of 2)", "made/hard (mean of 2)"]
+    assert sorted(shown[1]) == ["l2, testbed, 4x8 (mean of 2)", "snr, testbed, 4x8 (mean of 2)"]
+
+
+def _maps(runs: pd.DataFrame, outputs) -> list:
+    return [axes for axes in gallery(runs, outputs)[0]["sensitivity.png"].axes if axes.get_xlabel() == "head"]
+
+
 @pytest.mark.parametrize("changes", [{"scores": np.zeros((1, 2), np.float32)}, {"locations": np.array([[0], [1]])}])
 def test_a_bank_with_locations_that_it_does_not_rank_is_damaged(tmp_path, changes):
     values = {"scores": np.zeros((2, 2), np.float32), "locations": np.array([[0, 1], [1, 0]])} | changes

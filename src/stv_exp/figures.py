@@ -69,7 +69,7 @@ class Figure:
     """One table of `runs` along the axes of a report, or the one that a `report` or its `heads` has by that name.
 
     A report compares with the method `against`. Or a `picture` of the report, or a table of methods against `groups` of
-    runs, with the costs of one of them.
+    runs, with the costs of some of them.
     """
 
     runs: Runs | None = None
@@ -81,7 +81,7 @@ class Figure:
     picture: str = ""
     heads: str = ""
     groups: dict[str, Runs] = field(default_factory=dict)
-    costs: str = ""
+    costs: list[str] = field(default_factory=list)
 
 
 class Source:

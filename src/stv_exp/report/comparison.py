@@ -11,7 +11,7 @@ from stv_exp.report import heads
 from stv_exp.report.axes import Axes
 from stv_exp.report.collapse import k_collapse
 from stv_exp.report.common import compared
-from stv_exp.report.cost import cost
+from stv_exp.report.cost import cost, mean_cost
 from stv_exp.report.folders import entries, nothing
 from stv_exp.report.page import Page, held, say_written
 from stv_exp.report.paired import paired
@@ -93,7 +93,7 @@ def tables(loaded: Loaded, title: str, against: str | None = None) -> tuple[list
         table, own = pivot(loaded.runs, _DATASETS, "accuracy", "datasets")
         made, notes = [*made, table], [*notes, *own]
     pairs, own = paired(runs, predictions, against)
-    made, notes = [*made, pairs, cost(loaded.runs)], [*notes, *own]
+    made, notes = [*made, pairs, mean_cost(loaded.runs), cost(loaded.runs)], [*notes, *own]
     return [table for table in made if table.rows], notes
 
 

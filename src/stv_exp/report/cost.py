@@ -1,4 +1,4 @@
-"""What every run has cost, by stage."""
+"""What every run has cost, by stage, and every method in the mean."""
 
 from __future__ import annotations
 
@@ -19,19 +19,34 @@ _HEADERS = ["seconds", "forwards", "token-forwards", "peak memory (MB)", "querie
 
 def cost(runs: pd.DataFrame) -> Table:
     """One row a stage of each run, and one for all of them, which has the peak of the whole and the queries to pay."""
-    stages = sorted({stage for key in runs.columns if (stage := _stage(str(key))) not in ("", "total")}, key=_place)
+    stages = _stages(runs)
     rows = [
         [model, *row]
         for model, block in by_model(runs)
         for _, own in in_order(block)
         for _, run in own.sort_values(["task", "seed"]).iterrows()
-        for row in _rows(run, stages)
+        for row in _rows(run, [str(run[key]) for key in ("variant", "task", "seed", "run")], stages)
     ]
     return Table("cost", "", ["model", *_NAMES, *_HEADERS], rows, by=1, names=len(_NAMES)).varying()
 
 
-def _rows(run: pd.Series, stages: list[str]) -> Iterator[list[str]]:
-    names = [str(run[key]) for key in ("variant", "task", "seed", "run")]
+def mean_cost(runs: pd.DataFrame) -> Table:
+    """The same of each method, in the mean over its tasks and seeds."""
+    rows = [
+        [model, *row]
+        for model, block in by_model(runs)
+        for _, own in in_order(block)
+        for row in _rows(own.mean(numeric_only=True).astype(float), [str(own["variant"].iloc[0])], _stages(runs))
+    ]
+    return Table("stages", "", ["model", "method", "stage", *_HEADERS], rows, by=1, names=2).varying()
+
+
+def _stages(runs: pd.DataFrame) -> list[str]:
+    """In the order in which they run."""
+    return sorted({stage for key in runs.columns if (stage := _stage(str(key))) not in ("", "total")}, key=_place)
+
+
+def _rows(run: pd.Series, names: list[str], stages: list[str]) -> Iterator[list[str]]:
     for stage in stages:
         counts = [run.get(f"{name}.{stage}", float("nan")) for name in _COUNTED]
         if not all(map(pd.isna, counts)):
@@ -46,7 +61,6 @@ def _stage(key: str) -> str:
 
 
 def _place(stage: str) -> tuple[int, str]:
-    """Stages in the order in which they run."""
     return (_STAGES.index(stage) if stage in _STAGES else len(_STAGES), stage)
 
 

@@ -14,7 +14,7 @@ from stv_exp.report.pictures.cost import accuracy_by_cost, cost_bars
 from stv_exp.report.pictures.dots import accuracy_dots
 from stv_exp.report.pictures.k_and_m import accuracy_by_k, accuracy_maps, by_k_and_m
 from stv_exp.report.pictures.rewards import reward_curves
-from stv_exp.report.pictures.sensitivity import Ranked, location_maps
+from stv_exp.report.pictures.sensitivity import PANELS, Ranked, location_maps
 from stv_exp.report.ranking import ranking
 from stv_exp.report.tables import in_order
 from stv_exp.report.text import listed, one_line
@@ -77,17 +77,24 @@ def _history(path: Path) -> dict[str, list[float]]:
 
 
 def _rankings(runs: pd.DataFrame, outputs: Path) -> tuple[dict[str, list[Ranked]], list[str]]:
-    """What each kind of ranking has ranked locations by, over tasks and seeds."""
-    found: dict[str, list[Ranked]] = defaultdict(list)
+    """What each kind of ranking has ranked locations by, over tasks and seeds; where there is one kind, by task."""
+    found: dict[tuple[str, str], list[Ranked]] = defaultdict(list)
     notes: dict[str, str] = {}
     for _, run in runs.dropna(subset="bank").drop_duplicates("bank").iterrows():
         folder = outputs / "stages" / f"bank-{run['bank']}"
         try:
             if (ranked := ranking(folder)) is not None:
-                found[_ranked_by(run, ranked)].append(ranked)
+                found[_ranked_by(run, ranked), str(run["task"])].append(ranked)
         except DamagedError as error:
             notes[one_line(folder.name)] = str(error)
-    return {f"{name} (mean of {len(own)})": own for name, own in found.items()}, _unmapped(notes)
+    return {f"{name} (mean of {len(own)})": own for name, own in _mapped(found).items()}, _unmapped(notes)
+
+
+def _mapped(found: dict[tuple[str, str], list[Ranked]]) -> dict[str, list[Ranked]]:
+    kinds = dict.fromkeys(kind for kind, _ in found)
+    if len(kinds) == 1 and 1 < len(found) <= PANELS:
+        return {task: own for (_, task), own in found.items()}
+    return {one: [ranked for (kind, _), own in found.items() if kind == one for ranked in own] for one in kinds}
 
 
 def _ranked_by(run: pd.Series, ranked: Ranked) -> str:

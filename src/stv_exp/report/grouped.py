@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from stv_exp.errors import StvError
@@ -13,24 +13,24 @@ from stv_exp.report.tables import Table, headline
 COSTS = ("token-forwards", "queries to pay")
 
 
-def grouped(name: str, groups: Mapping[str, Loaded], costs: str = "") -> tuple[Table, list[str]]:
+def grouped(name: str, groups: Mapping[str, Loaded], costs: Sequence[str] = ()) -> tuple[Table, list[str]]:
     """A row a method, a column a group: its mean accuracy there with the 95% interval over eval items.
 
-    Rows are in the order of their mean over the groups. `costs` names the group whose costs are the last columns. And
+    Rows are in the order of their mean over the groups. `costs` names the groups whose costs are the last columns. And
     sentences on what is left out. Raises `StvError` where a group has several models, or no such name.
     """
-    if costs and costs not in groups:
-        raise StvError(f"{name} has no column {costs} to take costs from; choose from {', '.join(groups)}.")
+    if unknown := [group for group in costs if group not in groups]:
+        raise StvError(f"{name} has no column {unknown[0]} to take costs from; choose from {', '.join(groups)}.")
     found, notes = dict[str, dict[str, dict[str, str]]](), list[str]()
     for group, loaded in groups.items():
         found[group], own = _rows(name, group, loaded)
         notes += [f"{group}: {note}" for note in own]
-    told = COSTS if costs else ()
     rows = []
     for method in _in_order(found):
-        cost = found[costs].get(method, {}) if costs else {}
         accuracies = (own.get(method, {}).get("shown", "-") for own in found.values())
-        rows.append([method, *accuracies, *(cost.get(key, "-") for key in told)])
+        spent = (found[group].get(method, {}).get(cost, "-") for group in costs for cost in COSTS)
+        rows.append([method, *accuracies, *spent])
+    told = [f"{cost} ({group})" if len(costs) > 1 else cost for group in costs for cost in COSTS]
     return Table(name, "", ["method", *groups, *told], rows), notes
 
 

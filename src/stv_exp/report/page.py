@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # a table by itself needs no pictures
     from matplotlib.figure import Figure
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
-TABLES = ("table", "tasks", "datasets", "paired", "cost")
+TABLES = ("table", "tasks", "datasets", "paired", "stages", "cost")
 HTML = "report.html"
 
 

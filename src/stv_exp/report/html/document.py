@@ -21,8 +21,14 @@ from stv_exp.report.html.grid import Grid
 from stv_exp.report.html.settings import runs_grid, shared
 from stv_exp.report.tables import Table, in_order
 
-_COSTS = ("cost", "cost.png", "stages.png")  # what has a chapter of its own
-_CAPTIONS = {"table": "By method", "tasks": "By task", "datasets": "By dataset", "cost": "Each run, by stage"}
+_COSTS = ("stages", "cost", "cost.png", "stages.png")  # what has a chapter of its own
+_CAPTIONS = {
+    "table": "By method",
+    "tasks": "By task",
+    "datasets": "By dataset",
+    "stages": "Each method, by stage, in the mean",
+    "cost": "Each run, by stage",
+}
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ _CAPTIONS = {
     "stages.png": "What a run spends in each stage, mean over tasks and seeds. The 30 most expensive rows.",
     "rewards.png": "Reward of each search by step against random candidates: mean and one standard deviation over "
     "tasks and seeds, running mean of 9 steps. The 12 best rows.",
-    "sensitivity.png": "What locations were ranked by, mean over tasks and seeds. Squares: the locations taken, as "
-    "strong as the share of runs that took them.",
+    "sensitivity.png": "What locations were ranked by, mean over tasks and seeds (of one kind: by task). Squares: "
+    "the locations taken, as strong as the share of runs that took them.",
 }
 _REFERENCE = re.compile(r"(?<=url\(#)|(?<=^#)")
 _REFERENCED = re.compile(r"(?:url\(|href=\")#([^)\"]+)")

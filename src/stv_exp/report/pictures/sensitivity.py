@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stv_exp.report.pictures.canvas import INK, panels, titled
 
-PANELS = 8  # that are still readable
+PANELS = 12  # that are still readable
 Ranked = tuple[NDArray[np.floating[Any]], NDArray[np.integer[Any]]]  # scores [L, H] or [L], locations [K, 2] or [K, 1]
 
 
