@@ -52,13 +52,16 @@ smoke: $(READY)  ## every stage on a random tiny model
 shots: $(READY)  ## accuracy of the testbed against shots, every task
 	$(BIN)/python -m stv_exp +experiment=testbed_shots
 
-TESTBED = where locations candidates policy shots shift cost better_testbed rivals
-WORDS = when smollm2 rivals_words where_words locations_words candidates_words policy_words shots_words shift_words
-FEW = seed=0 dataset.eval=50 policy.steps=20 outputs=outputs/studies
+TESTBED = quickstart where locations candidates policy shots shift cost sweep_km better_testbed_dev better_testbed rivals
+WORDS = when smollm2 rivals_words where_words locations_words candidates_words policy_words shots_words shift_words \
+	better_dev better
+FEW = seed=0 dataset.eval=50 outputs=outputs/studies
+SHORT = $(FEW) policy.steps=20
 
 studies: $(READY)  ## a few jobs of each study of experiments/, small, in outputs/studies (under 15 minutes)
-	set -e; for study in $(TESTBED); do $(BIN)/python -m stv_exp +experiment=$$study $(FEW) hydra.sweeper.subset=6; done
-	set -e; for study in $(WORDS); do $(BIN)/python -m stv_exp +experiment=$$study $(FEW) hydra.sweeper.subset=2; done
+	set -e; for study in $(TESTBED); do $(BIN)/python -m stv_exp +experiment=$$study $(SHORT) hydra.sweeper.subset=6; done
+	set -e; for study in $(WORDS); do $(BIN)/python -m stv_exp +experiment=$$study $(SHORT) hydra.sweeper.subset=2; done
+	$(BIN)/python -m stv_exp +experiment=testbed_shots $(FEW) hydra.sweeper.subset=6
 
 bench: $(READY)  ## speed of the search, the scan and insertion, beside the aims
 	$(BIN)/python -m stv_exp.bench

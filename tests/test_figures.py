@@ -19,6 +19,7 @@ from tests.report_study import write_study
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(path.parent for path in ROOT.glob("experiments/**/figures.yaml"))
+BY_HAND = {"paper": "published and reckoned numbers", "speed": "of experiments/speed/bench.json: tests/test_bench.py"}
 TASKS = ["easy", "hard"]
 ASKED = """
 methods:
@@ -71,6 +72,13 @@ def test_every_readme_shows_its_csvs_and_every_csv_is_that_of_its_runs(folder):
     for name, own in lock.items():
         shown = f"<!-- {name} -->" if name.endswith(".csv") else f"]({name})"
         assert checksum(folder / name) == own["sha256"] and own["runs"] and shown in text
+
+
+def test_every_table_of_numbers_has_a_csv():
+    for readme in ROOT.glob("experiments/**/README.md"):
+        tables = re.findall(r"(?m)^(.*)\n\|.*\n\|[-:|]+\|\n(\|.*)", readme.read_text(encoding="utf-8"))
+        by_hand = [row for above, row in tables if not above.startswith("<!-- ") and re.search(r"\| *[.\d]+ ", row)]
+        assert not by_hand or readme.parent.name in BY_HAND, by_hand
 
 
 def test_the_first_page_shows_what_a_study_has_found():
