@@ -93,7 +93,7 @@ def _rankings(runs: pd.DataFrame, outputs: Path) -> tuple[dict[str, list[Ranked]
 def _mapped(found: dict[tuple[str, str], list[Ranked]]) -> dict[str, list[Ranked]]:
     kinds = dict.fromkeys(kind for kind, _ in found)
     if len(kinds) == 1 and 1 < len(found) <= PANELS:
-        return {task: own for (_, task), own in found.items()}
+        return {task: own for (_, task), own in sorted(found.items(), key=lambda one: one[0])}
     return {one: [ranked for (kind, _), own in found.items() if kind == one for ranked in own] for one in kinds}
 
 
