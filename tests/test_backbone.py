@@ -50,6 +50,17 @@ def test_forwards_and_tokens_are_counted(backbone, prompts):
     assert backbone.tokens - tokens == batch["input_ids"].numel()
 
 
+def test_rows_that_have_ended_cost_no_more_tokens(backbone, prompts, monkeypatch):
+    """Until the longest one of the batch has ended; a row's last token is never fed."""
+    new = torch.tensor([[5, 6, 7, 8], [5, 2, 0, 0], [2, 0, 0, 0]])  # 2 ends an answer
+    batch = backbone.encode(prompts)
+    monkeypatch.setattr(backbone.model.generation_config, "eos_token_id", [2])
+    monkeypatch.setattr(backbone.model, "generate", lambda **inputs: torch.cat([inputs["input_ids"], new], 1))
+    before = backbone.token_forwards
+    backbone.generate(batch, 4)
+    assert backbone.token_forwards - before == -(2 + 3), "of what was fed, as this generation has fed nothing"
+
+
 @pytest.mark.parametrize("name", ["./no/such/folder", "/nowhere", "a/b/c"])
 def test_a_missing_checkpoint_folder_is_refused(name):
     with pytest.raises(StvError, match="does not exist"):

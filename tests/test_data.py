@@ -214,6 +214,8 @@ def test_what_prompts_with_nothing_learns_from_nothing(config):
     alone = replace(config, method=configure("method=zero_shot").method)
     assert signatures(alone) == signatures(replace(alone, fit=elsewhere))
     assert settings(alone) == settings(replace(alone, fit=elsewhere))
+    asked = replace(alone, dataset=replace(alone.dataset, validation=2))
+    assert signatures(asked) != signatures(replace(asked, fit=elsewhere)), "validation queries are of the support"
     assert signatures(config).run != signatures(replace(config, fit=elsewhere)).run
 
 

@@ -199,6 +199,13 @@ def test_a_prompt_longer_than_the_context_is_refused(backbone, task, config):
         backbone.encode([make_prompt(config.dataset.template, task.support[0], task.support[1:] * 4)])
 
 
+def test_an_answer_longer_than_the_context_is_named_rather_than_the_query(backbone, task, config):
+    prompt = make_prompt(config.dataset.template, task.support[0])
+    with pytest.raises(StvError, match=r"tiny holds 512; lower dataset\.max_new_tokens to \d{3}\.") as raised:
+        backbone.encode([prompt], room=1000)
+    backbone.encode([prompt], room=int(str(raised.value).split()[-1].rstrip(".")))
+
+
 def test_a_chat_without_a_template_is_refused(folders):
     config = ModelConfig(str(folders["remote"]), attention="eager", trust_remote_code=True, chat=True)
     with pytest.raises(StvError, match=r"model\.chat=true, but .* has no chat template"):

@@ -293,7 +293,11 @@ def test_a_run_by_likelihood_predicts_labels_whatever_the_batch(config, backbone
     assert {p.prediction for p in found} <= set(task.labels)
     assert [p.correct for p in found] == [float(p.prediction in p.answers) for p in found]
     one = replace(config, method=replace(config.method, shots=1), trainer=replace(config.trainer, batch_size=5))
+    before = backbone.token_forwards
     assert [p.prediction for p in evaluate(backbone, task, None, one)] == [p.prediction for p in found]
+    middle = backbone.token_forwards
+    evaluate(backbone, task, None, replace(one, trainer=replace(config.trainer, batch_size=2)))
+    assert backbone.token_forwards - middle == middle - before, "settling how answers are scored is not counted"
     metrics = run(config, [])
     lines = next(Path(config.outputs, "runs").glob("*/predictions.jsonl")).read_text().splitlines()
     written = [json.loads(line) for line in lines]

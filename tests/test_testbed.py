@@ -210,6 +210,21 @@ def test_a_killed_training_resumes_where_it_was(recipe, tmp_path, monkeypatch):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+@pytest.mark.slow
+def test_another_recipe_does_not_go_on_from_the_first_ones_weights(recipe, tmp_path):
+    """In one folder, nor does a training whose state is damaged: it begins anew."""
+    first = Config(job="pretrain", pretrain=replace(recipe, folder=str(tmp_path / "a")))
+    alone, second = (replace(first, seed=1, pretrain=replace(recipe, folder=str(tmp_path / n))) for n in ("b", "a"))
+    for config in (first, alone, second):
+        pretrain(config)
+    made, expected = ((tmp_path / n / "weights/model.safetensors").read_bytes() for n in ("a", "b"))
+    assert made == expected
+    for state in (tmp_path / "a").glob("checkpoints/*/last.ckpt"):
+        state.write_bytes(b"cut")
+    pretrain(second)
+    assert (tmp_path / "a/weights/model.safetensors").read_bytes() == expected
+
+
 def test_the_learning_rate_warms_up_in_each_part_and_ends_low():
     recipe = PretrainConfig()
     starts = [(0, recipe.tower_lr), (recipe.tower_steps, recipe.perception_lr)]

@@ -149,6 +149,14 @@ def test_csv_has_settings_curve_and_at_the_last_step_the_final_numbers(config, t
     assert (settings["method.k"], settings["heads"], settings["model.name"]) == (5, 8, "tiny")
 
 
+def test_the_curve_of_a_training_begins_at_0_and_has_each_step_once(config, tmp_path):
+    edit = replace(config.method, name="learned", edit="learned", where="none", what="none", how="none")
+    run(replace(config, method=edit, tracker=TrackerConfig(name="csv")), [])
+    (folder,) = (tmp_path / "outputs/csv").iterdir()
+    steps = [int(row["step"]) for row in curve(folder) if row.get("loss")]
+    assert sorted(steps) == list(range(len(steps))) and len(steps) > 1
+
+
 def curve(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open() as file:
         return list(csv.DictReader(file))

@@ -76,8 +76,8 @@ def _mostly_empty(predictions: Sequence[Prediction]) -> str | None:
     if 2 * empty <= len(predictions):
         return None
     return (
-        f"Most answers ({empty} of {len(predictions)}) are empty: they are cut at the first newline, and the model "
-        "writes one or ends at once; look at dataset.template, model.chat and model.chat_arguments (a thinking mode)."
+        f"Most answers ({empty} of {len(predictions)}) are empty: the model ends at once, or writes nothing but "
+        "newlines; look at dataset.template, model.chat and model.chat_arguments (a thinking mode)."
     )
 
 

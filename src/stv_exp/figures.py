@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pandas as pd
 import yaml
 from tabulate import tabulate
 
+from stv_exp.artefacts.values import fits, named
 from stv_exp.disk.files import checksum, write_text
 from stv_exp.errors import StvError
 from stv_exp.interruption import guarded
+from stv_exp.ranges import NAME
 from stv_exp.report import comparison, heads
 from stv_exp.report.axes import Axes
 from stv_exp.report.cells import is_number
@@ -182,7 +184,7 @@ def figures(study: Path) -> dict[str, Figure]:
     path = study / SPEC
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return {str(name): _figure(entry) for name, entry in found.items()}
+        return {_name(name): _figure(entry) for name, entry in found.items()}
     except FileNotFoundError as error:
         raise StvError(f"{study} holds no {SPEC}; write one, as experiments/rivals has it.") from error
     except (yaml.YAMLError, TypeError, AttributeError) as error:
@@ -208,8 +210,29 @@ def _figure(entry: Mapping[str, Any]) -> Figure:
     if idle := own.keys() - _READ.get(kind, _AXES):
         raise TypeError(f"a figure of {kind or 'rows and columns'} reads no {', '.join(sorted(map(str, idle)))}")
     if "study" in own:
-        own["runs"] = Runs(own.pop("study"), own.pop("where", []))
-    return Figure(**own | {"groups": {name: Runs(**runs) for name, runs in own.get("groups", {}).items()}})
+        own["runs"] = _runs({key: own.pop(key) for key in _RUNS & own.keys()})
+    groups = {name: _runs(runs) for name, runs in own.pop("groups", {}).items()}
+    return Figure(**_typed(Figure, own), groups=groups)
+
+
+def _runs(entry: Mapping[str, Any]) -> Runs:
+    return Runs(**_typed(Runs, entry))
+
+
+def _typed(kind: type, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of a dataclass; raises `TypeError` for one that has another type there."""
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if name in hints and not fits(value, hints[name]):
+            raise TypeError(f"{name}: {one_line(value)} is no {named(hints[name])}")
+    return values
+
+
+def _name(name: object) -> str:
+    """That of a file in the study's own folder."""
+    if not NAME.allows(str(name)):
+        raise TypeError(f"{one_line(name)} is no name of a figure: {NAME}")
+    return str(name)
 
 
 def _file(name: str, figure: Figure) -> str:

@@ -50,7 +50,7 @@ def _pretrain(config: Config, overrides: list[str]) -> None:
 
     _set_threads(config)
     job = run_of(config)
-    with locked(job.folder), job.recorded(config, overrides):
+    with locked(Path(config.pretrain.folder)), locked(job.folder), job.recorded(config, overrides):
         pretrain(config)
 
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from stv_exp.artefacts.base import Artefact
 from stv_exp.artefacts.metadata import check_metadata, remembered
-from stv_exp.artefacts.values import one_line
+from stv_exp.artefacts.values import one_line, sizes
 from stv_exp.errors import StvError
 from stv_exp.hub import OnHub
 from stv_exp.models.edits import MODES, Edit, inserted
@@ -94,13 +94,13 @@ class TaskVector(Artefact, OnHub):
         made_for = self.metadata.get("heads") or site.shape
         if made_for != site.shape:
             raise StvError(
-                f"The task vector was made for {_sizes(made_for)}, but the model has {_sizes(site.shape)}; "
+                f"The task vector was made for {sizes(made_for)}, but the model has {sizes(site.shape)}; "
                 "load the model it was made for."
             )
         last = self.locations.max(0).values.tolist() if len(self.locations) else []
         if any(index >= size for index, size in zip(last, (site.depth, site.n_heads or 1), strict=False)):
             raise StvError(
-                f"The task vector uses {_place(last)}, but the model has {_sizes(site.shape)}; "
+                f"The task vector uses {_place(last)}, but the model has {sizes(site.shape)}; "
                 "load the model it was made for."
             )
         if without := sorted({*self.locations[:, 0].tolist()} - {*site.layers}):
@@ -212,11 +212,6 @@ def _when(when: str) -> str:
     if when not in WHEN:
         raise StvError(f"when={_shown(when)} is unknown; choose one of {', '.join(WHEN)}.")
     return when
-
-
-def _sizes(shape: dict[str, int]) -> str:
-    """`n_layers 3, n_heads 6, head_dim 20`."""
-    return one_line(", ".join(f"{name} {size}" for name, size in shape.items()))
 
 
 def _place(location: Sequence[int]) -> str:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from stv_exp.artefacts.base import Artefact
 from stv_exp.artefacts.metadata import check_metadata
-from stv_exp.artefacts.values import fits, one_line
+from stv_exp.artefacts.values import fits, one_line, sizes
 from stv_exp.errors import StvError
 from stv_exp.hub import OnHub
 from stv_exp.methods.registry import choices, find
@@ -89,8 +89,8 @@ class TrainedEdit(Artefact, OnHub):
         there = sites("head").layers
         if made_for != shape or not layers or not {*layers} <= {*there} or len({*layers}) < len(layers):
             raise StvError(
-                f"The {self.edit} edit was made for {_sizes(made_for)} (layers {layers}), but the model has "
-                f"{_sizes(shape)}; load the model it was made for."
+                f"The {self.edit} edit was made for {sizes(made_for)} (layers {layers}), but the model has "
+                f"{sizes(shape)}; load the model it was made for."
             )
         try:
             expected = self.kind.shapes(shape_of(sites, layers), self.options)
@@ -135,7 +135,3 @@ def attaching(edit: TrainedEdit, model: nn.Module, sites: Sites) -> tuple[Attach
 def fitted(sites: Sites) -> dict[str, int]:
     """What an edit has to fit, as its metadata says under `heads`."""
     return {**sites("head").shape, "hidden_size": sites("attention").dim}
-
-
-def _sizes(shape: dict[str, int]) -> str:
-    return one_line(", ".join(f"{name} {size}" for name, size in shape.items()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -39,6 +40,11 @@ def too_deep(value: Any) -> bool:
         inner = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list | tuple)]
         level = [item for items in inner for item in items]
     return bool(level)
+
+
+def sizes(shape: Mapping[str, int]) -> str:
+    """What a vector or an edit has to fit, in words: `n_layers 3, n_heads 6, head_dim 20`."""
+    return one_line(", ".join(f"{name} {size}" for name, size in shape.items()))
 
 
 def one_line(value: Any) -> str:

@@ -10,6 +10,8 @@ from PIL import Image
 from stv_exp.config import TemplateConfig
 from stv_exp.data.task import Example
 
+IMAGE = "<image>"  # a picture's place in a prompt, whatever the family of a model writes there
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -50,12 +52,12 @@ def apart(template: TemplateConfig, example: Example) -> tuple[Prompt, Prompt]:
 
 
 def _alone(template: TemplateConfig, example: Example, text: str) -> Prompt:
-    pictures = "<image>" * (len(example.images) - text.count("<image>"))  # where the question does not place them
+    pictures = IMAGE * (len(example.images) - text.count(IMAGE))  # where the question does not place them
     text = pictures + template.answer.format(answer=text)
     return Prompt(example, (), text, ((text, ""),), template)
 
 
 def longest_first(prompts: Sequence[Prompt]) -> list[int]:
     """Indices by images and text, most first: batches of like lengths pad little, and memory runs out at once."""
-    sizes = [(p.text.count("<image>"), len(p.text)) for p in prompts]
+    sizes = [(p.text.count(IMAGE), len(p.text)) for p in prompts]
     return sorted(range(len(prompts)), key=lambda i: sizes[i], reverse=True)

