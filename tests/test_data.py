@@ -92,6 +92,25 @@ def wrong_labels(task: Task, share: float) -> dict[str, str]:
     return {e.id: e.answers[0] for e in noisy.support if e.answers != right[e.id].answers}
 
 
+@pytest.mark.parametrize(
+    ("dataset", "words", "sentence"),
+    [
+        (
+            "words",
+            ["dataset.family=shifted"],
+            r"dataset\.family=shifted is not read by stv_exp\.data\.words; leave it out",
+        ),
+        ("words", ["dataset.eval_split=nonsense"], "dataset.eval_split=nonsense is not read"),
+        ("words", ["method=few_shot", "fit.family=shifted"], r"leave it out \(and fit\.family\)"),
+        ("shapes", ["dataset.root=there"], "dataset.root=there is not read by stv_exp.data.shapes"),
+        ("easy_vqa", ["dataset.episode.ways=3"], "dataset.episode=.* is not read"),
+    ],
+)
+def test_a_setting_that_a_loader_does_not_read_is_refused(dataset, words, sentence):
+    with pytest.raises(StvError, match=sentence):
+        load_task(configure("method=zero_shot", f"dataset={dataset}", *words))
+
+
 def test_label_noise_is_the_share_of_the_support_with_another_label(task):
     wrong = wrong_labels(task, 0.25)
     assert len(wrong) == round(0.25 * len(task.support)) > 0

@@ -32,6 +32,8 @@ from stv_exp.data.task import Example, Task, most_frequent_first
 from stv_exp.errors import StvError
 from stv_exp.network import cache_if_offline
 
+READS = ("root", "support_split", "eval_split", "streaming", "fields", "skip_broken")
+
 BUFFER = 1_000  # rows that a stream is shuffled within
 _SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` leaves
 Dataset = Any  # a `Dataset`, or with streaming an `IterableDataset`

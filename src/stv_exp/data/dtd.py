@@ -17,6 +17,8 @@ from stv_exp.data.files import known_split, line_text, numbered_lines, required
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 
+READS = ("root", "support_split", "eval_split", "skip_broken", "episode", "partition")
+
 SPLITS = ("train", "val", "test")
 PARTITIONS = 10
 

@@ -15,6 +15,8 @@ from stv_exp.data.shapes import choose
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 
+READS = ("explicit_question",)
+
 _ATTRIBUTE_OF = dict.fromkeys(EASY_VQA_COLOURS, "colour") | dict.fromkeys(EASY_VQA_SHAPES, "shape")
 Picture = tuple[int, str, dict[str, str]]
 

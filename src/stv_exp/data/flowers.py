@@ -17,6 +17,8 @@ from stv_exp.data.files import check_file, known_split, read_lines, required
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 
+READS = ("root", "support_split", "eval_split", "skip_broken", "episode")
+
 _SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}  # keys of setid.mat
 _NAMES = Path(__file__).with_name("flower_names.txt")
 

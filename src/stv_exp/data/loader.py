@@ -1,15 +1,22 @@
-"""Finds the loader of a dataset: a module with `load(DatasetConfig) -> Task`, and `tasks()` where it has several."""
+"""Finds the loader of a dataset: a module with `load(DatasetConfig) -> Task`, and `tasks()` where it has several.
+
+One that says in `READS` which settings of `dataset` it reads is handed no others: see `COMMON`.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from types import ModuleType
 
 from stv_exp.config import Config, DatasetConfig, learned_from
 from stv_exp.data.task import Task
 from stv_exp.errors import StvError
+
+# What any dataset has, and what others than its loader read.
+COMMON = {"name", "loader", "task", "template", "metric", "label_noise"}
+COMMON |= {"support", "validation", "eval", "max_new_tokens"}
 
 
 def load_task(config: Config) -> Task:
@@ -25,12 +32,25 @@ def load_task(config: Config) -> Task:
 
 def _loaded(config: DatasetConfig) -> Task:
     loader = _module(config.loader)
+    _check_read(config, getattr(loader, "READS", None))
     task = loader.load(config) if callable(getattr(loader, "load", None)) else None
     if not isinstance(task, Task):
         raise StvError(
             f"dataset.loader={config.loader} has no function load(DatasetConfig) -> Task; see docs/adding.md."
         )
     return task
+
+
+def _check_read(config: DatasetConfig, reads: Collection[str] | None) -> None:
+    """Raise `StvError` for a setting that a loader does not read: it would change nothing, and be another run."""
+    if reads is None:
+        return
+    for key, usual in vars(DatasetConfig()).items():
+        if key not in COMMON and key not in reads and (value := getattr(config, key)) != usual:
+            known = ", ".join(sorted({*COMMON, *reads} - {"name", "loader"}))
+            raise StvError(
+                f"dataset.{key}={value} is not read by {config.loader}; leave it out (and fit.{key}). Read are {known}."
+            )
 
 
 def task_names(loader: str) -> Sequence[str]:

@@ -18,6 +18,8 @@ from stv_exp.data.images import picture, readable
 from stv_exp.data.task import Example, Task, most_frequent_first
 from stv_exp.errors import StvError
 
+READS = ("root", "support_split", "eval_split", "skip_broken")
+
 _PUBLISHED = ("train2014", "val2014")
 _QUESTIONS = "OpenEnded_mscoco_{}_questions.json"
 _ANNOTATIONS = "mscoco_{}_annotations.json"

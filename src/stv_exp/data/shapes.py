@@ -13,6 +13,8 @@ from stv_exp.data.languages import GENERIC_QUESTION, LabelTask, shape_tasks
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 
+READS = ("family", "explicit_question")
+
 # One random stream per split and family: no image is ever drawn in two of them.
 _STREAMS = {"train": 0, "support": 1, "eval": 2}
 

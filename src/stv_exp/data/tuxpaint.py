@@ -25,6 +25,8 @@ from stv_exp.data.languages import GENERIC_QUESTION, KINDS, LabelTask, kind_task
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 
+READS = ("root", "explicit_question", "skip_broken")
+
 QUESTIONS = {
     "name": "What is this?",
     "name-french": "What is this in French?",

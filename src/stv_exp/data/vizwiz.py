@@ -14,6 +14,8 @@ from stv_exp.data.files import entries, known_split, read_json, required, root_f
 from stv_exp.data.images import picture, readable
 from stv_exp.data.task import Example, Task, most_frequent_first
 
+READS = ("root", "support_split", "eval_split", "skip_broken")
+
 _PUBLISHED = ("train", "val")
 
 

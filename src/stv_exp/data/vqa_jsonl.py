@@ -15,6 +15,8 @@ from stv_exp.data.files import known_split, line_entry, numbered_lines, required
 from stv_exp.data.images import picture, readable
 from stv_exp.data.task import Example, Task, most_frequent_first
 
+READS = ("root", "support_split", "eval_split", "skip_broken")
+
 
 def load(config: DatasetConfig) -> Task:
     """A seeded choice of `config.support` and `config.eval` questions; no picture is opened.

@@ -12,6 +12,8 @@ from stv_exp.config import DatasetConfig
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 
+READS: tuple[str, ...] = ()
+
 _FOLDER = Path(__file__).with_name("word_pairs")
 
 
