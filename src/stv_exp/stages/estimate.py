@@ -61,7 +61,7 @@ def _effects(config: Config) -> Estimate:
     parts = ceil(len(grid) / max(1, BRANCHES // max(1, together)))  # of the locations, each with what branches share
     prompt = _prompt(config, config.scan.shots)
     forwards, tokens = _batches(asked, config) * (2 + 2 * parts), asked * (prompt + len(grid) + parts)
-    return _settling(prompt) + Estimate(forwards, tokens)
+    return Estimate(forwards, tokens)
 
 
 def _policy(config: Config) -> Estimate:
@@ -87,7 +87,7 @@ def _policy(config: Config) -> Estimate:
 
 
 def _settling(prompt: float) -> Estimate:
-    """Finding out how prompts of a length are scored: two of them in full, as trees, and as trees that start late."""
+    """Finding out how a search scores prompts of a length: two of them in full, as trees, and as trees that start late."""
     return Estimate(10, 8 * prompt)
 
 
