@@ -36,7 +36,7 @@ from stv_exp.report.question import Question
 from stv_exp.report.runs import Loaded, find, labelled
 from stv_exp.report.screen import print_line
 from stv_exp.report.tables import Table
-from stv_exp.report.text import markdown, one_line
+from stv_exp.report.text import brief, markdown
 
 if TYPE_CHECKING:  # tables need no pictures
     from matplotlib.figure import Figure as Picture
@@ -144,7 +144,7 @@ def _lock(study: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(_text(study / LOCK)) if (study / LOCK).is_file() else {}
     except yaml.YAMLError as error:
-        raise StvError(f"{study / LOCK} is damaged ({one_line(error)}); put it back, or leave out --only.") from error
+        raise StvError(f"{study / LOCK} is damaged ({brief(error)}); put it back, or leave out --only.") from error
     return found if isinstance(found, dict) else {}
 
 
@@ -188,7 +188,7 @@ def figures(study: Path) -> dict[str, Figure]:
     except FileNotFoundError as error:
         raise StvError(f"{study} holds no {SPEC}; write one, as experiments/rivals has it.") from error
     except (yaml.YAMLError, TypeError, AttributeError) as error:
-        raise StvError(f"{path} cannot be read ({one_line(error)}); write it as experiments/rivals has it.") from error
+        raise StvError(f"{path} cannot be read ({brief(error)}); write it as experiments/rivals has it.") from error
 
 
 def with_tables(text: str, study: Path) -> str:
@@ -224,14 +224,14 @@ def _typed(kind: type, values: Mapping[str, Any]) -> Mapping[str, Any]:
     hints = get_type_hints(kind)
     for name, value in values.items():
         if name in hints and not fits(value, hints[name]):
-            raise TypeError(f"{name}: {one_line(value)} is no {named(hints[name])}")
+            raise TypeError(f"{name}: {brief(value)} is no {named(hints[name])}")
     return values
 
 
 def _name(name: object) -> str:
     """That of a file in the study's own folder."""
     if not NAME.allows(str(name)):
-        raise TypeError(f"{one_line(name)} is no name of a figure: {NAME}")
+        raise TypeError(f"{brief(name)} is no name of a figure: {NAME}")
     return str(name)
 
 

@@ -23,7 +23,7 @@ from stv_exp.interruption import guarded
 from stv_exp.report.folders import nothing
 from stv_exp.report.printing import folder, written
 from stv_exp.report.screen import print_line
-from stv_exp.report.text import one_line
+from stv_exp.report.text import brief
 
 KEPT = ("manifest.json", "metrics.json", "overrides.yaml", "predictions.jsonl")
 SUFFIX = ".tar.xz"
@@ -70,7 +70,7 @@ def _held(archive: Path) -> dict[str, bytes]:
             return {entry.name: file.read() for entry in tar if (file := tar.extractfile(entry)) is not None}
     except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
         raise StvError(
-            f"{archive} is damaged ({one_line(error)}); put it back, or remove it to begin a new one."
+            f"{archive} is damaged ({brief(error)}); put it back, or remove it to begin a new one."
         ) from error
 
 

@@ -23,7 +23,7 @@ from stv_exp.report.folders import entries
 from stv_exp.report.printing import folder, printed
 from stv_exp.report.screen import print_line
 from stv_exp.report.states import is_alive, read_status, running
-from stv_exp.report.text import one_line
+from stv_exp.report.text import brief
 
 _ORDER = ("running", "waiting", "failed", "damaged", "interrupted", "killed", "left", "done")
 _MOST = 20  # jobs that are listed of those which have not begun
@@ -71,7 +71,7 @@ def studies(outputs: Path, only: str | None = None) -> dict[str, list[Job]]:
         if jobs := [job_of(run, Entry(run.name)) for run in loose]:
             found[""] = jobs
     if not found:
-        where = one_line(outputs if only is None else f"the study {only} of {outputs}")
+        where = brief(outputs if only is None else f"the study {only} of {outputs}")
         raise StvError(f"There is no job in {where}; check the folder, or run `python -m stv_exp` first.")
     return found
 
@@ -87,10 +87,10 @@ def job_of(folder: Path, entry: Entry) -> Job:
         return Job("damaged", title, str(error))
     if status["state"] == "done":
         found = damaged(folder, status) if "files" in status else None
-        return Job("damaged", title, one_line(found)) if found else Job("done", title)
+        return Job("damaged", title, brief(found)) if found else Job("done", title)
     if status["state"] == "running":
         return _begun(folder, title, status)
-    return Job(status["state"], title, one_line(status.get("error", "no reason was recorded")))
+    return Job(status["state"], title, brief(status.get("error", "no reason was recorded")))
 
 
 def _begun(folder: Path, title: str, status: dict[str, Any]) -> Job:
@@ -103,7 +103,7 @@ def _begun(folder: Path, title: str, status: dict[str, Any]) -> Job:
 
 def _far(progress: dict[str, Any]) -> str:
     try:
-        how = f"{one_line(progress['stage'], 20)} {int(progress['done'])}/{int(progress['total'])}"
+        how = f"{brief(progress['stage'], 20)} {int(progress['done'])}/{int(progress['total'])}"
         return f"{how}, {left(float(progress['seconds_left']))}"
     except (KeyError, TypeError, ValueError, OverflowError):
         return ""

@@ -20,7 +20,7 @@ from PIL import Image
 from stv_exp.config import DatasetConfig, EpisodeConfig
 from stv_exp.data.broken import sound
 from stv_exp.data.entry import Entry
-from stv_exp.data.files import expanded, read_json, root_folder, subset
+from stv_exp.data.files import expanded, parse_json, root_folder, subset
 from stv_exp.data.images import picture, readable
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
@@ -211,7 +211,7 @@ def _annotations(config: DatasetConfig, split: str) -> Path:
 
 def _rows(path: Path, split: str, config: DatasetConfig) -> dict[str, Row]:
     """Episodes by their ids, which are their places in the file."""
-    rows = read_json(path)
+    rows = parse_json(path)
     if not isinstance(rows, list) or not rows:
         raise StvError(f"{path} is no list of episodes; it needs objects with {', '.join(_COLUMNS)}.")
 

@@ -84,7 +84,7 @@ def known_split(split: str, there: Iterable[str], config: DatasetConfig) -> str:
     return split
 
 
-def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+def parse_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """Parse a JSON file; `hook` replaces each object as it is read. Raises `StvError` with file, line and column."""
     try:
         return json.loads(_text(path), object_hook=hook)

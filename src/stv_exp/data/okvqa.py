@@ -13,7 +13,7 @@ from typing import Any
 from stv_exp.config import DatasetConfig
 from stv_exp.data.broken import sound
 from stv_exp.data.entry import Entry, words_alone
-from stv_exp.data.files import entries, known_split, read_json, required, root_folder, subset
+from stv_exp.data.files import entries, known_split, parse_json, required, root_folder, subset
 from stv_exp.data.images import picture, readable
 from stv_exp.data.task import Example, Task, most_frequent_first
 from stv_exp.errors import StvError
@@ -95,5 +95,5 @@ def _example(row: Entry, answers: list[str], split: str, folder: Path) -> Exampl
 
 def _part(path: Path, key: str) -> Any:
     """The list of a file that also holds its licence and version; answers are read as their words alone."""
-    content = read_json(path, words_alone)
+    content = parse_json(path, words_alone)
     return content.get(key) if isinstance(content, dict) else content

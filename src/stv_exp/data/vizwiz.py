@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stv_exp.config import DatasetConfig
 from stv_exp.data.entry import Entry, words_alone
-from stv_exp.data.files import entries, known_split, read_json, required, root_folder, subset
+from stv_exp.data.files import entries, known_split, parse_json, required, root_folder, subset
 from stv_exp.data.images import picture, readable
 from stv_exp.data.task import Example, Task, most_frequent_first
 
@@ -48,7 +48,7 @@ def _paths(config: DatasetConfig, images: str) -> dict[str, str]:
 
 def _examples(found: dict[str, Path], split: str, n: int, config: DatasetConfig) -> tuple[Example, ...]:
     path, folder = found[split], found[f"{split}/"]
-    rows = read_json(path, words_alone)
+    rows = parse_json(path, words_alone)
     examples = entries(rows, lambda row: _example(row, folder), attrgetter("id"), path, config)
     return readable(subset(examples, n, split, config), config.skip_broken)
 

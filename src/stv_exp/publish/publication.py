@@ -14,7 +14,7 @@ from stv_exp.errors import StvError
 from stv_exp.report.damage import DamagedError
 from stv_exp.report.folders import entries, nothing, run_folders
 from stv_exp.report.states import read_status, unfinished
-from stv_exp.report.text import listed, one_line
+from stv_exp.report.text import brief, listed
 from stv_exp.tracker_config import TrackerConfig
 from stv_exp.tracking import pictures
 from stv_exp.tracking.exhibit import Exhibit
@@ -75,7 +75,7 @@ def refused(what: str) -> Iterator[None]:
     except (StvError, OSError):
         raise
     except Exception as error:
-        reason = one_line(str(error).strip().split("\n")[0].rstrip("."))
+        reason = brief(str(error).strip().split("\n")[0].rstrip("."))
         raise StvError(
             f"W&B has not taken {what} ({type(error).__name__}: {reason}); run the same command again, it goes on with "
             "what is not there yet."
@@ -93,7 +93,7 @@ def _finished(folder: Path, study: str | None, notes: list[str]) -> Exhibit | No
             raise DamagedError(found)
         exhibit = Exhibit.read(folder, study)
     except DamagedError as error:
-        notes.append(f"Run {one_line(folder.name)} is damaged ({error}): it is left out.")
+        notes.append(f"Run {brief(folder.name)} is damaged ({error}): it is left out.")
         return None
     return exhibit if "accuracy" in exhibit.metrics else None
 
@@ -101,6 +101,6 @@ def _finished(folder: Path, study: str | None, notes: list[str]) -> Exhibit | No
 def _check_study(outputs: Path, study: str | None) -> None:
     if study is None or Study(outputs, study).folder.is_dir():
         return
-    known = [one_line(path.name) for path in entries(outputs / "sweeps") if path.is_dir()]
+    known = [brief(path.name) for path in entries(outputs / "sweeps") if path.is_dir()]
     there = f"its studies are {listed(known)}" if known else "it has none yet"
-    raise StvError(f"{one_line(outputs)} has no study {one_line(study)}; {there}.")
+    raise StvError(f"{brief(outputs)} has no study {brief(study)}; {there}.")

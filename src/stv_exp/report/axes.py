@@ -12,7 +12,7 @@ import pandas as pd
 from stv_exp.errors import StvError
 from stv_exp.report.cells import plain
 from stv_exp.report.labels import METHOD, MODEL
-from stv_exp.report.text import in_size, listed, one_line
+from stv_exp.report.text import brief, in_size, listed
 
 _AXES = ("rows", "columns", "by")
 _COLUMNS = {METHOD: "method", MODEL: "model", "dataset": "dataset.name"}  # one name for one axis
@@ -53,10 +53,10 @@ def find(option: str, key: str, runs: pd.DataFrame) -> str:
         return name
     meant = [column for column in columns if column.endswith(f".{key}")]
     if len(meant) > 1:
-        raise StvError(f"{option} {one_line(key)} may be {' or '.join(meant)}; write the one that you mean.")
+        raise StvError(f"{option} {brief(key)} may be {' or '.join(meant)}; write the one that you mean.")
     if not meant:
         nothing = "no number" if option == "--values" else "nothing"
-        raise StvError(f"{option} {one_line(key)} is {nothing} that these runs record; {_advice(key, runs)}")
+        raise StvError(f"{option} {brief(key)} is {nothing} that these runs record; {_advice(key, runs)}")
     return meant[0]
 
 
@@ -66,12 +66,12 @@ def chosen(runs: pd.DataFrame, where: Sequence[str]) -> list[bool]:
     for condition in where:
         key, equals, values = condition.partition("=")
         if not equals:
-            raise StvError(f"--where {one_line(condition)} has no value; write --where key=value[,value].")
+            raise StvError(f"--where {brief(condition)} has no value; write --where key=value[,value].")
         column = find("--where", key, runs)
         kept &= reduce(pd.Series.__or__, [runs[column].map(lambda own, v=v: _is(own, v)) for v in values.split(",")])
         if not kept.any():
             there = sorted({plain(value) for value in runs[column]}, key=in_size)
-            raise StvError(f"--where {one_line(condition)} leaves no run; {column} is one of {listed(there, 20)}.")
+            raise StvError(f"--where {brief(condition)} leaves no run; {column} is one of {listed(there, 20)}.")
     return kept.tolist()
 
 

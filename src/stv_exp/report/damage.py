@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stv_exp.report.text import one_line
+from stv_exp.report.text import brief
 
 Check = Callable[[object], bool]
 _LARGEST = 2**62  # what a table's column of whole numbers holds
@@ -60,7 +60,7 @@ def require(where: str, values: Mapping[str, Any], checks: Mapping[str, Check]) 
     """Raise `DamagedError` for the first value that is missing or of another kind."""
     for key, check in checks.items():
         if not check(values.get(key)):
-            raise DamagedError(f"{where} has no valid {one_line(key, 60)}")
+            raise DamagedError(f"{where} has no valid {brief(key, 60)}")
 
 
 def file_text(path: Path) -> str:
@@ -76,7 +76,7 @@ def file_text(path: Path) -> str:
 
 def check_file(path: Path) -> None:
     """Raise `DamagedError` for what is missing or no file: to open a pipe would wait for ever."""
-    name = one_line(path.name, 60)
+    name = brief(path.name, 60)
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:

@@ -17,7 +17,7 @@ from stv_exp.report.pictures.rewards import reward_curves
 from stv_exp.report.pictures.sensitivity import PANELS, Ranked, location_maps
 from stv_exp.report.ranking import ranking
 from stv_exp.report.tables import in_order
-from stv_exp.report.text import listed, one_line
+from stv_exp.report.text import brief, listed
 
 PICTURES = ("accuracy.png", "k_and_m.png", "by_k.png", "cost.png", "stages.png", "rewards.png", "sensitivity.png")
 _CURVES = ["reward", "reward_random"]  # of which a search need not have the second
@@ -50,7 +50,7 @@ def _histories(runs: pd.DataFrame) -> tuple[dict[str, list[dict[str, list[float]
             try:
                 history = _history(folder / "history.csv")
             except DamagedError as error:
-                notes.append(f"Run {one_line(folder.name)} has no curve, as its {error}.")
+                notes.append(f"Run {brief(folder.name)} has no curve, as its {error}.")
                 continue
             if history:
                 found[label].append(history)
@@ -86,7 +86,7 @@ def _rankings(runs: pd.DataFrame, outputs: Path) -> tuple[dict[str, list[Ranked]
             if (ranked := ranking(folder)) is not None:
                 found[_ranked_by(run, ranked), str(run["task"])].append(ranked)
         except DamagedError as error:
-            notes[one_line(folder.name)] = str(error)
+            notes[brief(folder.name)] = str(error)
     return {f"{name} (mean of {len(own)})": own for name, own in _mapped(found).items()}, _unmapped(notes)
 
 

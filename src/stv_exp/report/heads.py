@@ -18,7 +18,7 @@ from stv_exp.report.damage import DamagedError
 from stv_exp.report.ranking import ranking, vector_locations
 from stv_exp.report.ranks import kappa, layer_share, rank_correlation
 from stv_exp.report.tables import Table, in_order
-from stv_exp.report.text import one_line
+from stv_exp.report.text import brief
 
 _STABLE = [f"{what} over {over}" for what in ("correlation", "kappa") for over in ("seeds", "tasks")]
 HEADERS = ["method", "runs", "heads", *_STABLE, "layer share", "shuffled", "p"]
@@ -66,7 +66,7 @@ def _heads(runs: pd.DataFrame, outputs: Path) -> tuple[list[Heads], list[str]]:
         try:
             found.append(_read(run, locations, outputs))
         except DamagedError as error:
-            notes.append(f"Run {one_line(run['run'])} is left out: {error}.")
+            notes.append(f"Run {brief(run['run'])} is left out: {error}.")
     return found, notes
 
 

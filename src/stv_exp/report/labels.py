@@ -12,7 +12,7 @@ from typing import Any
 from stv_exp.errors import printable
 from stv_exp.report.record import UNKNOWN, Record
 from stv_exp.report.tasks import is_fit
-from stv_exp.report.text import listed, one_line, shown
+from stv_exp.report.text import brief, listed, shown
 
 METHOD, MODEL = "method.name", "model.name"
 
@@ -205,4 +205,4 @@ def _told(key: str, values: Iterable[str]) -> str:
 
 def _own_values(key: str, values: dict[str, Any]) -> str:
     told = [f"{shown(value)} for {printable(name)}" for name, value in values.items() if value is not None]
-    return f"Benchmarks come with a {one_line(key)} of their own: {listed(told)}."
+    return f"Benchmarks come with a {brief(key)} of their own: {listed(told)}."

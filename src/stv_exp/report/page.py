@@ -18,7 +18,7 @@ from stv_exp.disk.locks import locked
 from stv_exp.errors import StvError
 from stv_exp.report.screen import print_line, print_table
 from stv_exp.report.tables import Table
-from stv_exp.report.text import markdown, one_line
+from stv_exp.report.text import brief, markdown
 
 if TYPE_CHECKING:  # a table by itself needs no pictures
     from matplotlib.figure import Figure
@@ -105,12 +105,12 @@ def say_written(page: Page, folder: Path, obstacle: OSError | None) -> None:
     if obstacle is None:
         print_line(f"Written to {folder}: {page.contents()}")
         return
-    reason = one_line(obstacle.strerror or obstacle)
+    reason = brief(obstacle.strerror or obstacle)
     if obstacle.errno in _READ_ONLY:
         print_line(f"note: The tables were not written, as {folder} can only be read ({reason}).")
         return
     raise StvError(
-        f"The tables could not be written to {one_line(folder)} ({reason}); make room there and run the report again."
+        f"The tables could not be written to {brief(folder)} ({reason}); make room there and run the report again."
     )
 
 

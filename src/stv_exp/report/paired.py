@@ -11,7 +11,7 @@ from stv_exp.errors import StvError
 from stv_exp.report.cells import probability, spread
 from stv_exp.report.pay import conditions, most_shots_first
 from stv_exp.report.tables import Table, by_model, in_order
-from stv_exp.report.text import in_size, listed, one_line
+from stv_exp.report.text import brief, in_size, listed
 from stv_exp.statistics import Comparison, compare, holm
 
 HEADERS = ["method", "against", "items", "difference", "95%", "p", "p (Holm)"]
@@ -38,7 +38,7 @@ def paired(runs: pd.DataFrame, predictions: pd.DataFrame, against: str | None = 
     baselines = {model: _baselines(block, against) for model, block in by_model(runs)}
     if not any(baselines.values()):
         labels = [label for label, _ in in_order(runs)]
-        raise StvError(f"--against {one_line(against)} is none of the methods; choose one of {', '.join(labels)}.")
+        raise StvError(f"--against {brief(against)} is none of the methods; choose one of {', '.join(labels)}.")
     pairs = [pair for model, block in by_model(runs) for pair in _pairs(model, block, predictions, baselines[model])]
     corrected = iter(holm([pair.found.p for pair in pairs if pair.found]))
     rows = [[pair.model, pair.method, pair.against, *_cells(pair.found, corrected)] for pair in pairs]
@@ -84,7 +84,7 @@ def _asked(block: pd.DataFrame, against: str) -> str | None:
         found = block[fits]
         labels = most_shots_first(found)["label"].tolist()[:1] or sorted(found["label"].unique(), key=in_size)
         if len(labels) > 1:
-            raise StvError(f"--against {one_line(against)} may be {listed(labels)}; write the one that you mean.")
+            raise StvError(f"--against {brief(against)} may be {listed(labels)}; write the one that you mean.")
         if labels:
             return str(labels[0])
     return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stv_exp.errors import StvError
 from stv_exp.interruption import silence
-from stv_exp.report.text import one_line
+from stv_exp.report.text import brief
 
 
 def printed(body: Callable[[], object], what: str) -> int:
@@ -25,7 +25,7 @@ def printed(body: Callable[[], object], what: str) -> int:
     except OSError as error:  # of the output itself: `| head`, or a full disk behind `>`
         silence()
         if not isinstance(error, BrokenPipeError):
-            reason = one_line(error.strerror)
+            reason = brief(error.strerror)
             print(f"Error: {what.capitalize()} cannot be printed ({reason}); print it elsewhere.", file=sys.stderr)
         return 1
     return 0
@@ -39,7 +39,7 @@ def written(body: Callable[[], object], where: str) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        name, reason = one_line(error.filename or where), error.strerror or error
+        name, reason = brief(error.filename or where), error.strerror or error
         print(
             f"Error: {name} cannot be written or read ({reason}); check the path, its permissions and room.",
             file=sys.stderr,

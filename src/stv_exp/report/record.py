@@ -31,7 +31,7 @@ from stv_exp.report.damage import (
     optional,
     require,
 )
-from stv_exp.report.text import one_line
+from stv_exp.report.text import brief
 
 UNKNOWN = "unknown"  # of runs of 0.2, which did not record it
 _LINE = {"id": is_name, "question": is_text, "answers": is_texts, "prediction": is_text, "correct": is_share}
@@ -126,7 +126,7 @@ def _check_checksums(folder: Path, status: Mapping[str, Any]) -> None:
     if "files" not in status:
         return
     if found := damaged(folder, dict(status)):
-        raise DamagedError(one_line(found))
+        raise DamagedError(brief(found))
 
 
 def _check_manifest(folder: Path, manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -135,7 +135,7 @@ def _check_manifest(folder: Path, manifest: Mapping[str, Any], settings: Mapping
     nothing = dict.fromkeys(("origin", "origin.code", "settings", "inputs"), lambda value: value is None)
     require("manifest.json", manifest, _MANIFEST | _ORIGIN | versions | nothing)
     if manifest.get("signature") not in (None, folder.name):
-        raise DamagedError(f"manifest.json is that of the run {one_line(manifest['signature'], 60)}")
+        raise DamagedError(f"manifest.json is that of the run {brief(manifest['signature'], 60)}")
 
 
 def _values(path: Path) -> dict[str, Any]:
@@ -219,8 +219,8 @@ def _scores(lines: Sequence[Mapping[str, Any]], metric: str | None, folder: Path
         try:
             scores.append(METRICS[metric](line["prediction"], line["answers"]))
         except StvError as error:
-            query, run = one_line(line["id"]), one_line(folder.name)
-            return recorded, f"Query {query} of the run {run} cannot be scored: {one_line(error)}"
+            query, run = brief(line["id"]), brief(folder.name)
+            return recorded, f"Query {query} of the run {run} cannot be scored: {brief(error)}"
     return scores, ""
 
 

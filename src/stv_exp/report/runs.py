@@ -23,7 +23,7 @@ from stv_exp.report.question import Question
 from stv_exp.report.record import Record, read
 from stv_exp.report.states import read_status, unfinished
 from stv_exp.report.tasks import task_labels
-from stv_exp.report.text import one_line
+from stv_exp.report.text import brief
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _in_order(runs: pd.DataFrame) -> pd.DataFrame:
 def _records(folders: Sequence[Path], metric: str | None, notes: list[str]) -> Iterator[Record]:
     """The finished runs; a bad folder is named, and costs no other one."""
     for folder in folders:
-        name = one_line(folder.name)
+        name = brief(folder.name)
         try:
             status = read_status(folder)
             if (sentence := unfinished(folder, status)) is not None:

@@ -11,7 +11,7 @@ from stv_exp.disk.files import read_json
 from stv_exp.disk.locks import is_held, process
 from stv_exp.progress import NAME
 from stv_exp.report.damage import DamagedError, file_text, json_object
-from stv_exp.report.text import one_line
+from stv_exp.report.text import brief
 
 _ALIVE = timedelta(minutes=5)  # since a job of another machine has told how far it is
 STATES = ("running", "done", "interrupted", "failed")
@@ -27,14 +27,14 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 def unfinished(folder: Path, status: Mapping[str, Any]) -> str | None:
     """The sentence on a run that is not done, None for one that is."""
-    name, state = f"Run {one_line(folder.name)}", status["state"]
+    name, state = f"Run {brief(folder.name)}", status["state"]
     if state == "failed":
-        return f"{name} is failed: {one_line(status.get('error', 'no error was recorded'))}"
+        return f"{name} is failed: {brief(status.get('error', 'no error was recorded'))}"
     if state == "done":
         return None
     if is_alive(folder, status):
         return f"{name} {running(status)}."
-    how = "was killed" if state == "running" else f"was interrupted ({one_line(status.get('error', 'no reason'))})"
+    how = "was killed" if state == "running" else f"was interrupted ({brief(status.get('error', 'no reason'))})"
     return f"{name} {how}: the same command goes on from there."
 
 
@@ -55,7 +55,7 @@ def _is_fresh(progress: Mapping[str, Any]) -> bool:
 
 def running(status: Mapping[str, Any]) -> str:
     """Who makes a run, as far as that is recorded."""
-    known = {key: one_line(status[key], 60) for key in ("pid", "host", "since") if status.get(key)}
+    known = {key: brief(status[key], 60) for key in ("pid", "host", "since") if status.get(key)}
     if len(known) < 3:
         return "is running"
     return "is running (process {pid} on host {host}, since {since})".format_map(known)

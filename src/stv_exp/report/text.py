@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"(\d+(?:\.\d+)?)", re.ASCII)
 _MARKDOWN = re.compile(r"[\\|`*]|<(?=\S)|(?<=\])\(")
 
 
-def one_line(text: object, longest: int = 300) -> str:
+def brief(text: object, longest: int = 300) -> str:
     """An error's text as a part of a sentence."""
     line = printable(" ".join(str(text).split()))
     return line if len(line) <= longest else line[: longest - 1] + "…"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from stv_exp.data.drawing import IMAGE_SIZE
-from stv_exp.data.files import expanded, read_json
+from stv_exp.data.files import expanded, parse_json
 from stv_exp.data.images import open_image
 from stv_exp.data.languages import KINDS
 from stv_exp.errors import StvError
@@ -26,7 +26,7 @@ def emoji(folder: str) -> dict[str, list[Path]]:
             "(npm pack emoji-datasource-google@16.0.0)."
         )
     found: dict[str, list[Path]] = {kind: [] for kind in KINDS}
-    for entry in read_json(root / "emoji.json"):
+    for entry in parse_json(root / "emoji.json"):
         kind = "symbols" if entry["category"] == "Symbols" else _KIND_OF.get(entry["subcategory"].split("-")[0])
         if kind and entry["has_img_google"]:
             found[kind].append(root / "img" / "google" / "64" / entry["image"])

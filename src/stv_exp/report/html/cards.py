@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from stv_exp.report.text import one_line
+from stv_exp.report.text import brief
 
 CARDS = 48  # of all tasks together
 _LONGEST = 240  # characters of a text
@@ -81,7 +81,7 @@ def _card(task: str, answers: pd.DataFrame, pictures: dict[str, list[str]]) -> C
 
 
 def _text(text: str) -> str:
-    return one_line(text, _LONGEST)
+    return brief(text, _LONGEST)
 
 
 def _pictures(runs: pd.DataFrame) -> dict[str, list[str]]:
