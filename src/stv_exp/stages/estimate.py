@@ -87,7 +87,7 @@ def _policy(config: Config) -> Estimate:
 
 
 def _settling(prompt: float) -> Estimate:
-    """Finding out how a search scores prompts of a length: two of them in full, as trees, and as trees that start late."""
+    """Finding out how a search scores prompts of a length: two in full, as trees, and as trees that start late."""
     return Estimate(10, 8 * prompt)
 
 
