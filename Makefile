@@ -69,7 +69,7 @@ bench: $(READY)  ## speed of the search, the scan and insertion, beside the aims
 docs: $(READY)  ## the documentation as a site, in outputs/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-smollm2: $(READY)  ## methods on real weights: SmolLM2-135M on word tasks (about an hour on 2 cores)
+smollm2: $(READY)  ## methods on real weights: SmolLM2-135M on word tasks (about an hour on one core)
 	$(BIN)/python -m stv_exp +experiment=smollm2
 
 clean:  ## remove the virtual environment and all outputs

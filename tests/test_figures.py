@@ -19,7 +19,7 @@ from tests.report_study import write_study
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(path.parent for path in ROOT.glob("experiments/**/figures.yaml"))
-BY_HAND = {"paper": "published and reckoned numbers", "speed": "of experiments/speed/bench.json: tests/test_bench.py"}
+BY_HAND = {"paper": "published and reckoned numbers", "speed": "ratios of a benchmark, which has no runs"}
 TASKS = ["easy", "hard"]
 ASKED = """
 methods:
