@@ -7,27 +7,24 @@
 from __future__ import annotations
 
 import math
-import os
 import random
-import reprlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from itertools import islice
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from stv_exp.config import DatasetConfig
 from stv_exp.data.broken import sound
-from stv_exp.data.entry import ADVICE, Entry, inside, leaves, path_of
+from stv_exp.data.cells import cell_picture, first_line
+from stv_exp.data.entry import ADVICE, Entry, inside, path_of
 from stv_exp.data.files import expanded, is_folder, known_split
-from stv_exp.data.images import once, open_image, readable
+from stv_exp.data.images import readable
 from stv_exp.data.task import Example, Task, most_frequent_first
 from stv_exp.errors import StvError
 from stv_exp.network import cache_if_offline
@@ -217,56 +214,9 @@ def _pictures(row: Row, config: DatasetConfig) -> Iterator[Callable[[], Image.Im
         if value == []:
             raise StvError(f"Row {row.id} of {config.root} has no picture in column {column!r}; {ADVICE}.")
         for i in range(len(value) if isinstance(value, list) else 1):
-            yield partial(_picture, f"{config.root} ({config.task}) row {row.id} column {column}", read, i, config.root)
-
-
-@once(key=lambda name, read, i, root: f"{name} [{i}]")
-def _picture(name: str, read: Callable[[], Any], i: int, root: str) -> Image.Image:
-    """Decode a cell's picture `i` as `open_image` does, once while it is held."""
-    value = read()
-    return _decoded(value[i] if isinstance(value, list) else value, f"{name} [{i}]", root)
-
-
-def _decoded(value: Any, name: str, root: str) -> Image.Image:
-    """The picture of an undecoded cell: bytes, a path (below `root` where relative), or `datasets`' pair of both."""
-    content = (value.get("bytes") or value.get("path")) if isinstance(value, dict) else value
-    if content is None or content in ("", b""):
-        raise StvError(f"Image {name} is empty; remove the row or set dataset.skip_broken=true.")
-    if not isinstance(content, str | bytes):
-        raise StvError(f"Image {name} is {reprlib.repr(content)}, which is no picture, bytes or path; {ADVICE}.")
-    source: Any = _below(content, name, root) if isinstance(content, str) and "://" not in content else None
-    if source is None:
-        source = BytesIO(_fetched(content, name) if isinstance(content, str) else content)
-    try:
-        return open_image(source)
-    except StvError as error:
-        raise StvError(str(error).replace(f"Image {source}", f"Image {name}", 1)) from error
-
-
-def _below(path: str, name: str, root: str) -> str:
-    """A path of a cell, below `root`; `datasets` itself writes those of a folder's files in full."""
-    folder = expanded(root)
-    whole = Path(os.path.normpath(path))
-    if whole.is_absolute() and (
-        not is_folder(folder) or any(whole.is_relative_to(base) for base in (folder.absolute(), folder.resolve()))
-    ):
-        return path
-    if complaint := leaves(path):
-        raise StvError(f"Image {name} is {path!r}, {complaint}; {ADVICE}.")
-    return str(folder / path)
-
-
-def _fetched(path: str, name: str) -> bytes:
-    """A file of a remote or packed dataset."""
-    if path.startswith(("file://", "local://")):
-        raise StvError(f"Image {name} is {path!r}, which leaves its folder; {ADVICE}.")
-    from datasets.utils.file_utils import xopen
-
-    try:
-        with xopen(path, "rb") as file:
-            return bytes(file.read())
-    except Exception as error:  # its HTTP library's errors too
-        raise StvError(f"Image {name} cannot be fetched ({_first_line(error)}); try again.") from error
+            yield partial(
+                cell_picture, f"{config.root} ({config.task}) row {row.id} column {column}", read, i, config.root
+            )
 
 
 @contextmanager
@@ -281,7 +231,7 @@ def _explained(config: DatasetConfig) -> Iterator[None]:
 def _sentence(error: Exception, config: DatasetConfig) -> str:
     from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
-    reason = _first_line((error.__cause__ or error) if isinstance(error, DatasetGenerationError) else error)
+    reason = first_line((error.__cause__ or error) if isinstance(error, DatasetGenerationError) else error)
     if isinstance(error, ConnectionError):
         return (
             f"dataset.root={config.root} cannot be fetched: the hub cannot be reached ({reason}); copy it to a folder."
@@ -291,7 +241,3 @@ def _sentence(error: Exception, config: DatasetConfig) -> str:
     if "BuilderConfig" in reason or "Config name" in reason:
         return f"dataset.task={config.task} is no configuration of {config.root} ({reason}); choose one there is."
     return f"dataset.root={config.root} cannot be loaded as a dataset ({reason}); correct its files or the setting."
-
-
-def _first_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split("\n")[:2]).rstrip(".: ")
