@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from stv_exp.config import DatasetConfig, FieldsConfig, TemplateConfig
-from stv_exp.data import columns, images
+from stv_exp.data import cells, columns, images
 from stv_exp.errors import StvError
 
 datasets = pytest.importorskip("datasets")
@@ -158,7 +158,7 @@ def test_pictures_may_be_several_columns_lists_bytes_or_paths(dataset, tmp_path)
 
 def test_pictures_are_decoded_on_access_and_once_while_the_cache_holds_them(dataset, folder, monkeypatch):
     calls = []
-    monkeypatch.setattr(columns, "open_image", lambda source: calls.append(1) or images.open_image(source))
+    monkeypatch.setattr(cells, "open_image", lambda source: calls.append(1) or images.open_image(source))
     task = columns.load(replace(dataset, root=str(folder)))
     assert not calls
     load = task.support[0].images[0]
