@@ -32,11 +32,12 @@ def cost(runs: pd.DataFrame) -> Table:
 
 def mean_cost(runs: pd.DataFrame) -> Table:
     """The same of each method, in the mean over its tasks and seeds."""
+    stages = _stages(runs)
     rows = [
         [model, *row]
         for model, block in by_model(runs)
         for _, own in in_order(block)
-        for row in _rows(own.mean(numeric_only=True).astype(float), [str(own["variant"].iloc[0])], _stages(runs))
+        for row in _rows(own.mean(numeric_only=True).astype(float), [str(own["variant"].iloc[0])], stages)
     ]
     return Table("stages", "", ["model", "method", "stage", *_HEADERS], rows, by=1, names=2).varying()
 

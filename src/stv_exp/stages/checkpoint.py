@@ -33,12 +33,17 @@ class SearchCheckpoint(Checkpoint):
 
 def newest(folder: Path) -> dict[str, Any] | None:
     """The state that an earlier attempt has left, None where there is none that can be read."""
-    path = folder / _NAME
+    found = readable(folder / _NAME, "search")
+    return found if found and STATE in found else None  # that of an earlier version is another one
+
+
+def readable(path: Path, of: str) -> dict[str, Any] | None:
+    """What a checkpoint holds, None where there is none; of a damaged one a warning says that `of` begins anew."""
     if not path.is_file():
         return None
     try:
         found: dict[str, Any] = torch.load(path, weights_only=True)
-        return found if STATE in found else None  # that of an earlier version is another one
     except Exception as error:  # killed while it was written: whatever torch raises then
-        log.warning("%s is damaged (%s); the search starts from its beginning", path, type(error).__name__)
+        log.warning("%s is damaged (%s); the %s starts from its beginning", path, type(error).__name__, of)
         return None
+    return found

@@ -25,6 +25,7 @@ from stv_exp.config import Config
 from stv_exp.identity import signatures
 from stv_exp.pretrain_config import PretrainConfig
 from stv_exp.progress import Meter
+from stv_exp.stages.checkpoint import readable
 from stv_exp.stages.progress import StageProgress
 from stv_exp.stages.trainer import Interruption
 from stv_exp.testbed.curriculum import Batch, Curriculum, Sight, vocabulary
@@ -41,8 +42,8 @@ def pretrain(config: Config) -> Path:
     processor = build_processor(vocabulary())
     model = build_model(processor, recipe.layers, recipe.hidden, config.seed)
     module = Pretraining(model, processor, recipe, config.seed)
-    kept = folder / "checkpoints" / signatures(config).run
-    checkpoints = ModelCheckpoint(kept, save_last=True, every_n_train_steps=recipe.checkpoint_every)
+    last = folder / "checkpoints" / signatures(config).run / "last.ckpt"
+    checkpoints = ModelCheckpoint(last.parent, save_last=True, every_n_train_steps=recipe.checkpoint_every)
     meter = Meter("pretraining", recipe.steps, bar=config.trainer.progress_bar)
     trainer = Trainer(
         accelerator=config.trainer.accelerator,
@@ -59,22 +60,10 @@ def pretrain(config: Config) -> Path:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Checkpoint directory .* not empty")  # it is to be resumed
         warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-        trainer.fit(module, ckpt_path=_readable(kept / "last.ckpt"), weights_only=True)
+        trainer.fit(module, ckpt_path=last if readable(last, "training") else None, weights_only=True)
     save(model, processor, folder / "weights")
     log.info("The testbed is in %s; use it with model.name=%s", folder / "weights", folder / "weights")
     return folder / "weights"
-
-
-def _readable(checkpoint: Path) -> Path | None:
-    """What to go on from, None where nothing was left, or nothing that can be read."""
-    if not checkpoint.is_file():
-        return None
-    try:
-        torch.load(checkpoint, weights_only=True)
-    except Exception as error:  # killed while it was written: whatever torch raises then
-        log.warning("%s is damaged (%s); the training starts from its beginning", checkpoint, type(error).__name__)
-        return None
-    return checkpoint
 
 
 class Pretraining(LightningModule):
