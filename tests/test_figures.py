@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.report_study import write_study
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(path.parent for path in ROOT.glob("experiments/**/figures.yaml"))
-BY_HAND = {"paper": "published and reckoned numbers", "speed": "ratios of a benchmark, which has no runs"}
+BY_HAND = {"paper": "published and reckoned numbers", "speed": "figures of a benchmark, which are those of its bench.json"}
 TASKS = ["easy", "hard"]
 ASKED = """
 methods:
@@ -79,6 +80,13 @@ def test_every_table_of_numbers_has_a_csv():
         tables = re.findall(r"(?m)^(.*)\n\|.*\n\|[-:|]+\|\n(\|.*)", readme.read_text(encoding="utf-8"))
         by_hand = [row for above, row in tables if not above.startswith("<!-- ") and re.search(r"\| *[.\d]+ ", row)]
         assert not by_hand or readme.parent.name in BY_HAND, by_hand
+
+
+def test_the_figures_of_the_benchmark_are_those_that_it_has_written():
+    measured = json.loads((ROOT / "experiments/speed/bench.json").read_text())
+    text = (ROOT / "experiments/speed/README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"(?m)^\| `(\w+\.\w+)` \|.*\| (\S+) \|[^|]*\|$", text)
+    assert dict(shown) == {name: f"{value:.3g}" for name, value in measured.items() if "." in name}
 
 
 def test_the_first_page_shows_what_a_study_has_found():
