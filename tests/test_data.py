@@ -19,7 +19,7 @@ from stv_exp.data.demonstrations import DemonstrationSampler
 from stv_exp.data.drawing import ATTRIBUTES, Attributes, draw
 from stv_exp.data.images import open_image
 from stv_exp.data.languages import SHARED_WORDS, easy_vqa_tasks, shape_tasks
-from stv_exp.data.loader import load_task
+from stv_exp.data.loader import check_dataset, load_task
 from stv_exp.data.prompts import make_prompt
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
@@ -107,8 +107,10 @@ def wrong_labels(task: Task, share: float) -> dict[str, str]:
     ],
 )
 def test_a_setting_that_a_loader_does_not_read_is_refused(dataset, words, sentence):
-    with pytest.raises(StvError, match=sentence):
-        load_task(configure("method=zero_shot", f"dataset={dataset}", *words))
+    config = configure("method=zero_shot", f"dataset={dataset}", *words)
+    for ask in (check_dataset, load_task):
+        with pytest.raises(StvError, match=sentence):
+            ask(config)
 
 
 def test_label_noise_is_the_share_of_the_support_with_another_label(task):
@@ -254,7 +256,17 @@ def test_a_vector_is_asked_in_another_template_than_it_was_found_in(config, tmp_
     assert signatures(other).policy == signatures(there).policy != signatures(own).policy
 
 
-@pytest.mark.parametrize(("loader", "task"), [(shapes.load, "colour-9"), (easy_vqa.load, "easy-size-0")])
-def test_an_unknown_task_is_refused_with_the_choices(config, loader, task):
-    with pytest.raises(StvError, match="choose one of"):
-        loader(replace(config.dataset, task=task))
+@pytest.mark.parametrize(
+    ("dataset", "task", "choices"),
+    [
+        ("shapes", "colour-9", "colour-0, .*position-many-0"),
+        ("easy_vqa", "easy-size-0", "easy-colour-0, .*easy-shape-0"),
+        ("words", "synonym", ".*antonym, .*country_capital"),
+        ("tuxpaint", "colour", "name, name-french, category"),
+    ],
+)
+def test_an_unknown_task_is_refused_with_the_choices(dataset, task, choices):
+    config = configure("method=zero_shot", f"dataset={dataset}", f"dataset.task={task}")
+    for ask in (check_dataset, load_task):
+        with pytest.raises(StvError, match=f"dataset.task='{task}' is unknown; choose one of {choices}"):
+            ask(config)

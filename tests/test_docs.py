@@ -28,7 +28,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 STUDIES = sorted((ROOT / "experiments").glob("**/README.md"))
 DOCS = [ROOT / "README.md", *PAGES, *STUDIES, ROOT / "src/stv_exp/testbed/README.md"]
 SMALL = ["dataset.support=12", "dataset.eval=4", "scan.pairs=8", "scan.shots=2", "policy.steps=2", "policy.samples=4"]
-SMALL_SELECTION = ["policy.selection_draws=2", "policy.selection_items=2", "policy.queries=2"]
+SMALL_SELECTION = ["policy.selection_draws=2", "policy.selection_items=2", "policy.queries=2", "policy.members=2"]
 LASTING = (" method=", "smollm2", "--study", "queries_to_pay", "=check_data")
 JOBS = 2  # of a sweep of one method; of several methods all, at one value each of what else varies
 RIVALS = ["train.epochs=1", "train.shots=2", "train.batch=4"]

@@ -20,7 +20,10 @@ from tests.report_study import write_study
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(path.parent for path in ROOT.glob("experiments/**/figures.yaml"))
-BY_HAND = {"paper": "published and reckoned numbers", "speed": "figures of a benchmark, which are those of its bench.json"}
+BY_HAND = {
+    "paper": "published and reckoned numbers",
+    "speed": "figures of a benchmark, those of its bench.json",
+}
 TASKS = ["easy", "hard"]
 ASKED = """
 methods:

@@ -154,6 +154,13 @@ def test_a_variant_that_does_not_compose_is_refused_and_the_others_run_unless_th
     assert len(list(tmp_path.rglob("metrics.json"))) == 1
 
 
+def test_a_task_that_a_dataset_does_not_have_is_refused_before_anything_runs(tmp_path):
+    words = ["-m", "+experiment=smoke", "tracker=none", "fail_fast=true", "dataset.task=colour-0,size-9"]
+    done = stv_exp(*words, cwd=tmp_path)
+    assert done.returncode == 1 and "dataset.task='size-9' is unknown; choose one of colour-0" in done.stderr
+    assert not list(tmp_path.rglob("status.json"))
+
+
 def test_a_sweep_of_which_nothing_composes_names_each_job_and_no_other_setting(tmp_path):
     done = stv_exp("-m", "+experiment=smoke", "tracker=none", "method=svt,mtw", "method.k=3", cwd=tmp_path)
     assert done.returncode == 1 and "Error: 2 of 2 jobs were refused and 0 have failed:" in done.stderr

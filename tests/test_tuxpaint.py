@@ -111,7 +111,6 @@ def test_a_folder_without_stamps_names_the_package(dataset, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"task": "colour"}, "dataset.task='colour' is unknown; choose one of name, name-french, category"),
         ({"support": 30}, "dataset.task=category has 36 stamps, fewer than dataset.support=30"),
         ({"task": "kind-1", "support": 24}, "kind-1 has 28 stamps"),
     ],

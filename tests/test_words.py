@@ -95,11 +95,6 @@ def test_every_pair_can_be_used_and_one_more_is_refused_with_the_number_there_is
         words.load(replace(dataset, support=there - 49))
 
 
-def test_an_unknown_task_is_refused_with_the_choices(dataset):
-    with pytest.raises(StvError, match=r"'synonym' is unknown; choose one of .*antonym, .*country_capital"):
-        words.load(replace(dataset, task="synonym"))
-
-
 @pytest.mark.parametrize("task", words.tasks())
 def test_every_prompt_ends_where_the_answer_begins(dataset, task):
     loaded, template = words.load(replace(dataset, task=task)), dataset.template

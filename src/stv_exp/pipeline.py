@@ -23,7 +23,7 @@ from stv_exp.artefacts.scan import Scan
 from stv_exp.check_config import checked
 from stv_exp.config import Config
 from stv_exp.data.demonstrations import check_shots
-from stv_exp.data.loader import load_task
+from stv_exp.data.loader import check_dataset, load_task
 from stv_exp.data.task import Task
 from stv_exp.diagnostics import diagnose, discretisation_gap
 from stv_exp.disk.files import replaced_file, write_json
@@ -54,7 +54,8 @@ R = TypeVar("R", Chosen, TrainedEdit)
 
 
 def check(config: Config) -> None:
-    """Raise `StvError` for settings that do not fit the model, by its config.json, or the tracker."""
+    """Raise `StvError` for settings that do not fit the model, by its config.json, datasets or tracker."""
+    check_dataset(config)
     _check_grid(config)
     check_tracker(config.tracker)
 

@@ -11,7 +11,6 @@ from functools import partial
 from stv_exp.config import DatasetConfig
 from stv_exp.data.images import open_image
 from stv_exp.data.languages import EASY_VQA_COLOURS, EASY_VQA_SHAPES, GENERIC_QUESTION, LabelTask, easy_vqa_tasks
-from stv_exp.data.shapes import choose
 from stv_exp.data.task import Example, Task
 from stv_exp.errors import StvError
 
@@ -23,7 +22,7 @@ Picture = tuple[int, str, dict[str, str]]
 
 def load(config: DatasetConfig) -> Task:
     """The task `config.task` over a seeded choice of `config.support` train and `config.eval` test pictures."""
-    task = choose(easy_vqa_tasks(), config.task)
+    task = easy_vqa_tasks()[config.task]
     support = _examples(task, "train", config.support, config)
     evaluation = _examples(task, "test", config.eval, config)
     return Task(f"{config.name}/{task.name}", support, evaluation, task.words)

@@ -30,15 +30,28 @@ def load_task(config: Config) -> Task:
     return replace(task, support=support).held_out(config.dataset.validation)
 
 
+def check_dataset(config: Config) -> None:
+    """Raise `StvError`, before data is read, for a dataset or one to learn from that no loader has, knows or reads."""
+    for own in (config.dataset, learned_from(config)):
+        _loader(own)
+
+
 def _loaded(config: DatasetConfig) -> Task:
-    loader = _module(config.loader)
-    _check_read(config, getattr(loader, "READS", None))
+    loader = _loader(config)
     task = loader.load(config) if callable(getattr(loader, "load", None)) else None
     if not isinstance(task, Task):
         raise StvError(
             f"dataset.loader={config.loader} has no function load(DatasetConfig) -> Task; see docs/adding.md."
         )
     return task
+
+
+def _loader(config: DatasetConfig) -> ModuleType:
+    loader = _module(config.loader)
+    _check_read(config, getattr(loader, "READS", None))
+    if (names := task_names(config.loader)) and config.task not in names:
+        raise StvError(f"dataset.task={config.task!r} is unknown; choose one of {', '.join(names)}.")
+    return loader
 
 
 def _check_read(config: DatasetConfig, reads: Collection[str] | None) -> None:

@@ -21,7 +21,7 @@ _STREAMS = {"train": 0, "support": 1, "eval": 2}
 
 def load(config: DatasetConfig) -> Task:
     """The task `config.task` over `config.support` and `config.eval` freshly drawn images."""
-    task = choose(shape_tasks(), config.task)
+    task = shape_tasks()[config.task]
     if config.family not in FAMILIES:
         raise StvError(f"dataset.family={config.family!r} is unknown; choose one of {', '.join(FAMILIES)}.")
     support = _examples(task, "support", config.support, config)
@@ -32,13 +32,6 @@ def load(config: DatasetConfig) -> Task:
 def tasks() -> tuple[str, ...]:
     """Names of the available tasks."""
     return tuple(shape_tasks())
-
-
-def choose(tasks: dict[str, LabelTask], name: str) -> LabelTask:
-    """One of `tasks` by name; raises `StvError` that lists them."""
-    if name not in tasks:
-        raise StvError(f"dataset.task={name!r} is unknown; choose one of {', '.join(tasks)}.")
-    return tasks[name]
 
 
 @lru_cache(maxsize=8)  # the jobs of a sweep share their pictures

@@ -52,8 +52,6 @@ def load(config: DatasetConfig) -> Task:
 
     Neither split depends on the size of the other. Raises `StvError` where there are no stamps, or too few.
     """
-    if config.task not in tasks():
-        raise StvError(f"dataset.task={config.task!r} is unknown; choose one of {', '.join(tasks())}.")
     root = expanded(config.root or INSTALLED)
     examples, labels = _TASKS[config.task](stamps(root, config))
     question = QUESTIONS[config.task] if config.explicit_question else GENERIC_QUESTION

@@ -20,7 +20,7 @@ _FOLDER = Path(__file__).with_name("word_pairs")
 def load(config: DatasetConfig) -> Task:
     """The task `config.task` over a seeded choice of `config.support` and `config.eval` of its pairs.
 
-    Neither split depends on the size of the other. Raises `StvError` where the task is unknown or has fewer pairs.
+    Neither split depends on the size of the other. Raises `StvError` where the task has fewer pairs.
     """
     examples = _examples(config.task)
     if config.support + config.eval > len(examples):
@@ -40,8 +40,6 @@ def tasks() -> tuple[str, ...]:
 
 
 def _examples(task: str) -> list[Example]:
-    if task not in tasks():
-        raise StvError(f"dataset.task={task!r} is unknown; choose one of {', '.join(tasks())}.")
     lines = (_FOLDER / f"{task}.tsv").read_text(encoding="utf-8").splitlines()
     pairs = (line.split("\t") for line in lines)
     return [Example(f"{task}-{i}", (), question, (answer,)) for i, (question, answer) in enumerate(pairs, 1)]
