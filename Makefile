@@ -55,14 +55,14 @@ shots: $(READY)  ## accuracy of the testbed against shots, every task
 TESTBED = quickstart where locations candidates policy shots shift cost sweep_km better_testbed_dev better_testbed rivals \
 	rivals_noisy rivals_shifted rivals_easy_vqa rivals_combine
 WORDS = when smollm2 rivals_words where_words locations_words candidates_words policy_words shots_words shift_words \
-	better_dev better icv
+	better_dev better
 FEW = seed=0 dataset.eval=50 outputs=outputs/studies
 SHORT = $(FEW) policy.steps=20
 
 studies: $(READY)  ## a few jobs of each study but pictures, which needs a package, in outputs/studies (under 15 minutes)
 	set -e; for study in $(TESTBED); do $(BIN)/python -m stv_exp +experiment=$$study $(SHORT) hydra.sweeper.subset=6; done
 	set -e; for study in $(WORDS); do $(BIN)/python -m stv_exp +experiment=$$study $(SHORT) hydra.sweeper.subset=2; done
-	$(BIN)/python -m stv_exp +experiment=testbed_shots $(FEW) hydra.sweeper.subset=6
+	set -e; for study in testbed_shots icv; do $(BIN)/python -m stv_exp +experiment=$$study $(FEW) hydra.sweeper.subset=2; done
 
 bench: $(READY)  ## speed of the search, the scan and insertion, beside the aims
 	$(BIN)/python -m stv_exp.bench

@@ -133,9 +133,19 @@ def test_label_noise_is_of_the_labels_that_the_support_has(config):
     assert {e.answers[0] for e in task.support} <= set(shape_tasks()["texture-1"].words) != set(task.labels)
 
 
-def test_label_noise_without_a_closed_set_of_labels_is_refused(task):
-    with pytest.raises(StvError, match="label_noise"):
-        replace(task, labels=()).mislabelled(0.5)
+def test_label_noise_without_a_closed_set_of_labels_takes_answers_of_other_examples():
+    config = configure("method=zero_shot", "dataset=words", "dataset.support=20", "dataset.label_noise=0.3")
+    task, clean = load_task(config), load_task(replace(config, dataset=replace(config.dataset, label_noise=0.0)))
+    wrong = [(own, right) for own, right in zip(task.support, clean.support, strict=True) if own != right]
+    assert len(wrong) == 6 and not task.labels
+    assert all(own.answers[0] in {e.answers[0] for e in clean.support} - {*right.answers} for own, right in wrong)
+    assert task.evaluation == clean.evaluation
+
+
+def test_label_noise_where_all_have_one_answer_is_refused(task):
+    alike = tuple(replace(example, answers=("yes",)) for example in task.support)
+    with pytest.raises(StvError, match="label_noise needs two labels or more, and "):
+        replace(task, labels=(), support=alike).mislabelled(0.5)
 
 
 def test_more_demonstrations_than_there_are_is_refused(task):

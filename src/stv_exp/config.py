@@ -97,7 +97,8 @@ class DatasetConfig:
     `root` is the folder with its files as they were downloaded (or a hub id, with `dataset=hub`). `skip_broken` leaves
     out examples whose picture is missing or corrupt and says how many. `partition` is DTD's split number.
     `family` is how pictures are drawn. `validation` examples are held out of the support: no scan, bank or search sees
-    them, settings are chosen on them. `label_noise` is the share of both with wrong labels, for every seed the same.
+    them, settings are chosen on them. `label_noise` is the share of both with wrong labels, for every seed the same;
+    where labels are no closed set, these are answers of other examples.
     """
 
     name: str = MISSING

@@ -75,25 +75,20 @@ class Task:
     def mislabelled(self, share: float) -> Task:
         """The same with another label at a `share` of the support: the same examples for every seed.
 
-        Those that are wrong with a share are wrong in the same way with a larger one. Raises `StvError` where the
-        labels are no closed set.
+        Those that are wrong with a share are wrong in the same way with a larger one. Where labels are no closed set,
+        another example's answer is taken. Raises `StvError` where all have the same.
         """
         if not share:
             return self
-        if len(self.labels) < 2:
-            raise StvError(
-                f"dataset.label_noise needs a closed set of two labels or more, which {self.name} has not; set it to 0."
-            )
+        labels = self.labels or sorted({example.answers[0] for example in self.support})
+        if len(labels) < 2:
+            raise StvError(f"dataset.label_noise needs two labels or more, and {self.name} has one; set it to 0.")
         order = list(range(len(self.support)))
         random.Random("label_noise").shuffle(order)
         support = list(self.support)
         for i in order[: round(share * len(order))]:
-            support[i] = self._wrong(support[i])
+            support[i] = _wrong(support[i], labels)
         return replace(self, support=tuple(support))
-
-    def _wrong(self, example: Example) -> Example:
-        wrong = [label for label in self.labels if label not in example.answers]
-        return replace(example, answers=(random.Random(example.id).choice(wrong),)) if wrong else example
 
     def held_out(self, n: int) -> Task:
         """The same with `n` examples moved from the support to validation, the same ones for every seed."""
@@ -109,6 +104,12 @@ class Task:
         return replace(
             self, support=tuple(e for i, e in enumerate(self.support) if i not in taken), validation=validation
         )
+
+
+def _wrong(example: Example, labels: Sequence[str]) -> Example:
+    """With one of the labels that is no answer to it."""
+    wrong = [label for label in labels if label not in example.answers]
+    return replace(example, answers=(random.Random(example.id).choice(wrong),)) if wrong else example
 
 
 def most_frequent_first(answers: Sequence[str]) -> tuple[str, ...]:
