@@ -28,7 +28,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 STUDIES = sorted((ROOT / "experiments").glob("**/README.md"))
 DOCS = [ROOT / "README.md", *PAGES, *STUDIES, ROOT / "src/stv_exp/testbed/README.md"]
 SMALL = ["dataset.support=12", "dataset.eval=4", "scan.pairs=8", "scan.shots=2", "policy.steps=2", "policy.samples=4"]
-SMALL_SELECTION = ["policy.selection_draws=2", "policy.selection_items=2", "policy.queries=2", "policy.members=2"]
+SMALL_SELECTION = ["policy.selection_draws=2", "policy.selection_items=2", "policy.queries=2"]
 LASTING = (" method=", "smollm2", "--study", "queries_to_pay", "=check_data")
 JOBS = 2  # of a sweep of one method; of several methods all, at one value each of what else varies
 RIVALS = ["train.epochs=1", "train.shots=2", "train.batch=4"]
@@ -87,6 +87,7 @@ def small(command: str) -> list[str]:
     if any(f"+experiment={name}" in words for name in STUDIES_OF_JOBS):
         return [*words, "debug=true", "seed=0", f"hydra.sweeper.subset={JOBS}"]
     extra = read_by(words, SMALL + SMALL_SELECTION) + (["seed=0"] if "+experiment=quickstart" in words else [])
+    extra += ["policy.members=2"] if "method.how=ensemble" in words else []  # of two queries
     if "-m" in words[3:] and "plan=true" not in words and not any("," in w for w in words if w.startswith("method=")):
         extra.append(f"hydra.sweeper.subset={JOBS}")
     if "+experiment=quickstart" in words:
