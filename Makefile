@@ -60,8 +60,8 @@ FEW = seed=0 dataset.eval=50 outputs=outputs/studies
 SHORT = $(FEW) policy.steps=20
 
 studies: $(READY)  ## a few jobs of each study but pictures, which needs a package, in outputs/studies (under 15 minutes)
-	set -e; for study in $(TESTBED); do $(BIN)/python -m stv_exp +experiment=$$study $(SHORT) hydra.sweeper.subset=4; done
-	set -e; for study in $(WORDS); do $(BIN)/python -m stv_exp +experiment=$$study $(SHORT) hydra.sweeper.subset=2; done
+	set -e; for study in $(TESTBED); do $(BIN)/python -m stv_exp +experiment=$$study $(SHORT) hydra.sweeper.subset=3; done
+	set -e; for study in $(WORDS); do $(BIN)/python -m stv_exp +experiment=$$study $(SHORT) hydra.sweeper.subset=1; done
 	set -e; for study in testbed_shots icv; do $(BIN)/python -m stv_exp +experiment=$$study $(FEW) hydra.sweeper.subset=2; done
 
 bench: $(READY)  ## speed of the search, the scan and insertion, beside the aims
